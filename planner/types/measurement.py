@@ -1,0 +1,77 @@
+"""A measured speed with all that makes it one: depth, batch, settings, engine build, samples and spread."""
+
+from typing import Literal
+
+from planner.types import Report
+from planner.types.settings import Settings
+
+__all__ = ["Conditions", "Measurement", "Origin", "Spread", "Test", "TestResult"]
+
+Origin = Literal["measured", "predicted", "published"]
+TestKind = Literal["prompt", "generate"]
+
+
+class Test(Report):
+    """One test as llama-bench defines it: ``pp512`` is prompt 512, ``tg128`` generate 128, each at a depth."""
+
+    kind: TestKind
+    tokens: int
+    depth: int = 0
+
+    @property
+    def label(self) -> str:
+        """llama-bench's own name for the test, ``tg128 @ d4096``."""
+        name = f"{'pp' if self.kind == 'prompt' else 'tg'}{self.tokens}"
+        return f"{name} @ d{self.depth}" if self.depth else name
+
+
+class Spread(Report):
+    """Median and robust spread of tokens per second over the samples; ``relative_mad`` is MAD ÷ median."""
+
+    median: float
+    low: float
+    high: float
+    relative_mad: float
+
+
+class TestResult(Report):
+    """All timed repetitions of one test, in nanoseconds; rates are derived, never stored alone.
+
+    ``tokens_timed`` may be less than ``test.tokens`` when a run was shortened; it says so instead of hiding it.
+    ``origin`` is ``predicted`` when the time was composed from slices.
+    """
+
+    test: Test
+    tokens_timed: int
+    samples_ns: tuple[int, ...]
+    tokens_per_s: Spread
+    origin: Origin = "measured"
+
+
+class Conditions(Report):
+    """The state of the machine while timing; ``disturbed`` lists in words what makes the run doubtful."""
+
+    load_1min: float | None
+    steal_ratio: float | None
+    on_battery: bool | None
+    disturbed: tuple[str, ...] = ()
+
+
+class Measurement(Report):
+    """One model × quantization × settings, timed on one machine with one engine build.
+
+    ``layers_timed`` < ``layers_total`` names a slice: the speed of the whole was extrapolated from it.
+    """
+
+    schema: str = "planner/measurement/1"
+    model: str
+    quantization: str
+    settings: Settings
+    engine_build: str
+    machine_key: str
+    taken_at: str
+    layers_timed: int
+    layers_total: int
+    results: tuple[TestResult, ...]
+    conditions: Conditions
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,178 @@
+"""The goal, the candidates, and the plan: data that a later step obeys without asking again."""
+
+from typing import Literal
+
+from planner.types import Report
+from planner.types.machine import Machine
+from planner.types.measurement import Measurement, Origin
+from planner.types.settings import CacheType, LoadMode, Settings
+
+__all__ = [
+    "Candidate",
+    "Commands",
+    "DeviceMemory",
+    "Goal",
+    "Plan",
+    "Reason",
+    "ReasonCode",
+    "Rejected",
+    "Speed",
+    "Speeds",
+    "Use",
+    "Verdict",
+]
+
+Use = Literal["chat", "code", "reasoning", "documents"]
+Verdict = Literal["fits", "tight", "too-big", "too-slow", "unsupported"]
+ReasonCode = Literal[
+    "best",
+    "context-too-long",
+    "licence",
+    "family",
+    "not-for-this-use",
+    "too-big",
+    "too-slow",
+    "lower-rank",
+    "same-model-better-quantization",
+    "same-quality-better-settings",
+    "engine-refused",
+    "newer-generation",
+    "more-capable",
+    "less-loss",
+    "meets-speed",
+    "fits",
+    "trade-off",
+]
+
+
+class Goal(Report):
+    """What the user asked for.
+
+    ``context_tokens`` is per sequence; ``None`` lets the use decide. ``min_tokens_per_s`` is the decode speed below
+    which a candidate is refused. ``reserve_bytes`` ``None`` lets the policy decide.
+    """
+
+    use: Use = "chat"
+    context_tokens: int | None = None
+    parallel: int = 1
+    min_tokens_per_s: float = 8.0
+    families: tuple[str, ...] = ()
+    commercial_license: bool = False
+    model: str | None = None
+    quantization: str | None = None
+    cache_type: CacheType | None = None
+    load_mode: LoadMode | None = None
+    reserve_bytes: int | None = None
+
+
+class Reason(Report):
+    """Why: a code for programs, a sentence for people."""
+
+    code: ReasonCode
+    text: str
+
+
+class DeviceMemory(Report):
+    """Bytes of one candidate on one device; ``total_bytes`` = weights + cache + compute + overhead, always.
+
+    ``weights_bytes`` = mapped (file pages) + repacked (a private second form) + private (read into buffers).
+    ``overhead_bytes`` = the output buffer + kernel work space + the process or driver context. ``available_bytes``
+    is what the device offers before ``reserve_bytes`` is set aside; ``None`` is unknown.
+    """
+
+    device: str
+    weights_bytes: int
+    cache_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    available_bytes: int | None
+    reserve_bytes: int = 0
+    weights_mapped_bytes: int = 0
+    weights_repacked_bytes: int = 0
+    weights_private_bytes: int = 0
+    output_bytes: int = 0
+    work_bytes: int = 0
+    process_bytes: int = 0
+    resident_bytes: int | None = None
+    origin: Literal["engine", "model"] = "engine"
+
+    @property
+    def headroom_bytes(self) -> int | None:
+        """Bytes left after the candidate and the reserve; negative when it does not fit."""
+        if self.available_bytes is None:
+            return None
+        return self.available_bytes - self.reserve_bytes - self.total_bytes
+
+
+class Speed(Report):
+    """Tokens per second with its interval and where it comes from; ``at_context_tokens`` is the depth."""
+
+    tokens_per_s: float
+    low: float
+    high: float
+    origin: Origin
+    at_context_tokens: int = 0
+    basis: str = ""
+
+
+class Speeds(Report):
+    """Decode and prompt speed at depth 0, and decode at half the planned context where it was timed."""
+
+    generate: Speed | None = None
+    prompt: Speed | None = None
+    generate_at_depth: Speed | None = None
+
+
+class Candidate(Report):
+    """One model × quantization × settings with what it costs and why it stands where it stands.
+
+    ``file_bytes`` is the size of the weights (tokenizer aside). ``score`` orders candidates; its unit is
+    "effective parameters" (see ``choose.policy``).
+    """
+
+    model: str
+    quantization: str
+    settings: Settings
+    file_bytes: int
+    memory: tuple[DeviceMemory, ...]
+    speed: Speeds
+    verdict: Verdict
+    score: float
+    reasons: tuple[Reason, ...] = ()
+
+
+class Rejected(Report):
+    """A model or a model × quantization that lost, with the one reason that decided."""
+
+    model: str
+    quantization: str | None
+    reason: Reason
+    needed_bytes: int | None = None
+    tokens_per_s: float | None = None
+
+
+class Commands(Report):
+    """What to run next: argv of llama-server, its environment, and a llama-cpp-python snippet."""
+
+    llama_server: tuple[str, ...]
+    environment: dict[str, str]
+    llama_cpp_python: str
+
+
+class Plan(Report):
+    """The document that ``planner plan`` writes; ``chosen`` is ``None`` when nothing meets the goal."""
+
+    schema: str = "planner/plan/1"
+    created_at: str
+    created_by: str
+    goal: Goal
+    machine: Machine
+    engine_build: str
+    chosen: Candidate | None
+    alternatives: tuple[Candidate, ...]
+    rejected: tuple[Rejected, ...]
+    measurements: tuple[Measurement, ...]
+    commands: Commands | None
+    reasons: tuple[Reason, ...]
+    warnings: tuple[str, ...] = ()

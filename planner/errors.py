@@ -49,7 +49,9 @@ class PlannerError(Exception):
     exit_code: ExitCode = ExitCode.BUG
     code: str = "bug"
 
-    def __init__(self, message: str, *, hint: str = "", code: str | None = None, exit_code: ExitCode | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", code: str | None = None, exit_code: ExitCode | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -29,7 +29,7 @@ MachineKind = Literal["detected", "recorded", "described"]
 Backend = Literal["cpu", "cuda", "rocm", "vulkan", "sycl", "metal"]
 
 
-class Cache(Report):
+class Cache(Report, frozen=True, kw_only=True):
     """One kind of cache: ``size_bytes`` of one instance and how many ``instances`` the machine has."""
 
     level: int
@@ -38,7 +38,7 @@ class Cache(Report):
     instances: int | None = None
 
 
-class CoreKind(Report):
+class CoreKind(Report, frozen=True, kw_only=True):
     """A group of equal physical cores: ``performance``, ``efficiency``, ``low-power`` or ``uniform``."""
 
     name: str
@@ -46,7 +46,7 @@ class CoreKind(Report):
     max_mhz: int | None = None
 
 
-class NumaNode(Report):
+class NumaNode(Report, frozen=True, kw_only=True):
     """One NUMA node with its memory and how many logical CPUs belong to it."""
 
     node: int
@@ -54,7 +54,7 @@ class NumaNode(Report):
     logical_cpus: int
 
 
-class Cpu(Report):
+class Cpu(Report, frozen=True, kw_only=True):
     """The processor and what of it this process may use.
 
     ``isa`` lists, in llama.cpp's own spelling (``AVX2``, ``AVX512_VNNI``, ``NEON``, ``DOTPROD``), the instruction
@@ -78,7 +78,7 @@ class Cpu(Report):
     notes: dict[str, str] = {}
 
 
-class CgroupLimit(Report):
+class CgroupLimit(Report, frozen=True, kw_only=True):
     """One memory limit of an ancestor cgroup; ``available_bytes`` = limit − (usage − inactive file cache)."""
 
     path: str
@@ -88,7 +88,7 @@ class CgroupLimit(Report):
     available_bytes: int
 
 
-class Memory(Report):
+class Memory(Report, frozen=True, kw_only=True):
     """RAM; ``usable_bytes`` is the minimum of ``available_bytes`` and of every cgroup limit above this process.
 
     ``bandwidth_bytes_per_s`` is a fact from a data sheet (described machines), never measured here.
@@ -105,7 +105,7 @@ class Memory(Report):
     notes: dict[str, str] = {}
 
 
-class Disk(Report):
+class Disk(Report, frozen=True, kw_only=True):
     """The file system where models go; ``path`` never names a user."""
 
     path: str
@@ -115,7 +115,7 @@ class Disk(Report):
     notes: dict[str, str] = {}
 
 
-class Power(Report):
+class Power(Report, frozen=True, kw_only=True):
     """Mains or battery; ``on_battery`` is ``None`` where the system does not tell."""
 
     on_battery: bool | None
@@ -124,7 +124,7 @@ class Power(Report):
     notes: dict[str, str] = {}
 
 
-class Gpu(Report):
+class Gpu(Report, frozen=True, kw_only=True):
     """One device that computes and holds weights.
 
     ``unified_memory`` means its memory *is* system RAM: one budget, not two. ``memory_total_bytes`` is then what the
@@ -152,7 +152,7 @@ class Gpu(Report):
     notes: dict[str, str] = {}
 
 
-class EngineDevice(Report):
+class EngineDevice(Report, frozen=True, kw_only=True):
     """A device as the engine itself lists it (``CPU``, ``CUDA0``).
 
     ggml reports the CPU's free memory as its total, so RAM is never planned from here.
@@ -165,7 +165,7 @@ class EngineDevice(Report):
     memory_free_bytes: int | None
 
 
-class Engine(Report):
+class Engine(Report, frozen=True, kw_only=True):
     """The llama.cpp build that answers: versions, its own system info, its devices.
 
     ``build`` identifies the very shared library (a hash of its contents): everything cached from the engine is keyed
@@ -180,7 +180,7 @@ class Engine(Report):
     devices: tuple[EngineDevice, ...]
 
 
-class Machine(Report):
+class Machine(Report, frozen=True, kw_only=True):
     """One computer: detected now, recorded once and replayed, or described by a person from data sheets."""
 
     schema: str = "planner/machine/1"

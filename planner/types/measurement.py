@@ -11,7 +11,7 @@ Origin = Literal["measured", "predicted", "published"]
 TestKind = Literal["prompt", "generate"]
 
 
-class Test(Report):
+class Test(Report, frozen=True, kw_only=True):
     """One test as llama-bench defines it: ``pp512`` is prompt 512, ``tg128`` generate 128, each at a depth."""
 
     kind: TestKind
@@ -25,7 +25,7 @@ class Test(Report):
         return f"{name} @ d{self.depth}" if self.depth else name
 
 
-class Spread(Report):
+class Spread(Report, frozen=True, kw_only=True):
     """Median and robust spread of tokens per second over the samples; ``relative_mad`` is MAD ÷ median."""
 
     median: float
@@ -34,7 +34,7 @@ class Spread(Report):
     relative_mad: float
 
 
-class TestResult(Report):
+class TestResult(Report, frozen=True, kw_only=True):
     """All timed repetitions of one test, in nanoseconds; rates are derived, never stored alone.
 
     ``tokens_timed`` may be less than ``test.tokens`` when a run was shortened; it says so instead of hiding it.
@@ -48,7 +48,7 @@ class TestResult(Report):
     origin: Origin = "measured"
 
 
-class Conditions(Report):
+class Conditions(Report, frozen=True, kw_only=True):
     """The state of the machine while timing; ``disturbed`` lists in words what makes the run doubtful."""
 
     load_1min: float | None
@@ -57,7 +57,7 @@ class Conditions(Report):
     disturbed: tuple[str, ...] = ()
 
 
-class Measurement(Report):
+class Measurement(Report, frozen=True, kw_only=True):
     """One model × quantization × settings, timed on one machine with one engine build.
 
     ``layers_timed`` < ``layers_total`` names a slice: the speed of the whole was extrapolated from it.

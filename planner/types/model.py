@@ -13,7 +13,7 @@ Thinking = Literal["none", "hybrid", "always"]
 Languages = str
 
 
-class License(Record):
+class License(Record, frozen=True, kw_only=True):
     """A licence by name and what it says about commercial use; ``None`` is "not read in a source"."""
 
     id: str
@@ -21,7 +21,7 @@ class License(Record):
     note: str | None = None
 
 
-class Model(Record):
+class Model(Record, frozen=True, kw_only=True):
     """One model of the catalogue.
 
     ``parameters`` is the count computed from the shape (text trunk, no MTP block, no vision tower) and equals the
@@ -53,7 +53,7 @@ class Model(Record):
     notes: str | None = None
 
 
-class Quantization(Record):
+class Quantization(Record, frozen=True, kw_only=True):
     """A recipe that ``llama_model_quantize`` offers (``Q4_K_M``), with a published measure of what it loses.
 
     ``kld`` is the mean Kullback–Leibler divergence against the unquantized model on the reference model named in
@@ -70,7 +70,7 @@ class Quantization(Record):
     note: str | None = None
 
 
-class TensorSpec(Record):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One tensor of a phantom: its GGUF name, ``dims`` in ggml order (fastest first) and ggml type name."""
 
     name: str

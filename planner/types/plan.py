@@ -45,7 +45,7 @@ ReasonCode = Literal[
 ]
 
 
-class Goal(Report):
+class Goal(Report, frozen=True, kw_only=True):
     """What the user asked for.
 
     ``context_tokens`` is per sequence; ``None`` lets the use decide. ``min_tokens_per_s`` is the decode speed below
@@ -65,14 +65,14 @@ class Goal(Report):
     reserve_bytes: int | None = None
 
 
-class Reason(Report):
+class Reason(Report, frozen=True, kw_only=True):
     """Why: a code for programs, a sentence for people."""
 
     code: ReasonCode
     text: str
 
 
-class DeviceMemory(Report):
+class DeviceMemory(Report, frozen=True, kw_only=True):
     """Bytes of one candidate on one device; ``total_bytes`` = weights + cache + compute + overhead, always.
 
     ``weights_bytes`` = mapped (file pages) + repacked (a private second form) + private (read into buffers).
@@ -105,7 +105,7 @@ class DeviceMemory(Report):
         return self.available_bytes - self.reserve_bytes - self.total_bytes
 
 
-class Speed(Report):
+class Speed(Report, frozen=True, kw_only=True):
     """Tokens per second with its interval and where it comes from; ``at_context_tokens`` is the depth."""
 
     tokens_per_s: float
@@ -116,7 +116,7 @@ class Speed(Report):
     basis: str = ""
 
 
-class Speeds(Report):
+class Speeds(Report, frozen=True, kw_only=True):
     """Decode and prompt speed at depth 0, and decode at half the planned context where it was timed."""
 
     generate: Speed | None = None
@@ -124,7 +124,7 @@ class Speeds(Report):
     generate_at_depth: Speed | None = None
 
 
-class Candidate(Report):
+class Candidate(Report, frozen=True, kw_only=True):
     """One model × quantization × settings with what it costs and why it stands where it stands.
 
     ``file_bytes`` is the size of the weights (tokenizer aside). ``score`` orders candidates; its unit is
@@ -142,7 +142,7 @@ class Candidate(Report):
     reasons: tuple[Reason, ...] = ()
 
 
-class Rejected(Report):
+class Rejected(Report, frozen=True, kw_only=True):
     """A model or a model × quantization that lost, with the one reason that decided."""
 
     model: str
@@ -152,7 +152,7 @@ class Rejected(Report):
     tokens_per_s: float | None = None
 
 
-class Commands(Report):
+class Commands(Report, frozen=True, kw_only=True):
     """What to run next: argv of llama-server, its environment, and a llama-cpp-python snippet."""
 
     llama_server: tuple[str, ...]
@@ -160,7 +160,7 @@ class Commands(Report):
     llama_cpp_python: str
 
 
-class Plan(Report):
+class Plan(Report, frozen=True, kw_only=True):
     """The document that ``planner plan`` writes; ``chosen`` is ``None`` when nothing meets the goal."""
 
     schema: str = "planner/plan/1"

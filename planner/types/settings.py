@@ -16,7 +16,7 @@ LoadMode = Literal["none", "mmap", "mlock", "mmap+mlock", "dio"]
 SplitMode = Literal["none", "layer", "row"]
 
 
-class Settings(Report):
+class Settings(Report, frozen=True, kw_only=True):
     """Everything that changes what the engine allocates or how fast it runs.
 
     ``context_tokens`` is the whole context shared by ``parallel`` sequences (llama-server's ``--ctx-size``).

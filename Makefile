@@ -8,7 +8,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --quiet --disable-pip-version-check
+# Only errors come through; the notes below are ours.
+PIP := $(RUN) -m pip -qq --progress-bar off --disable-pip-version-check
 
 # llama.cpp is compiled with every core that this process may use.
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)

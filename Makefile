@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Only errors come through; the notes below are ours.
-PIP := $(RUN) -m pip -qq --progress-bar off --disable-pip-version-check
+INSTALL := $(RUN) -m pip -qq --disable-pip-version-check install --progress-bar off --editable
 
 # llama.cpp is compiled with every core that this process may use.
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
@@ -60,8 +60,8 @@ $(VENV)/.engine: pyproject.toml $(VENV)/.made
 	    if [ -n "$$step" ] && [ "$$step" != "$$last" ]; then last=$$step; echo "  compiling llama.cpp $$step"; fi; \
 	  done ) & notes=$$!; \
 	trap 'kill $$notes 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	$(PIP) --log $(VENV)/install.log install --editable ".[engine]" \
-	  || { tail -n 40 $(VENV)/install.log; \
+	$(INSTALL) ".[engine]" --log $(VENV)/install.log \
+	  || { tail -n 40 $(VENV)/install.log 2>/dev/null; \
 	       echo "the installation failed; its whole log is $(VENV)/install.log"; \
 	       command -v g++ >/dev/null || command -v clang++ >/dev/null \
 	         || echo "llama.cpp needs a C++ compiler; on Debian or Ubuntu: apt install gcc g++ make"; \
@@ -70,5 +70,5 @@ $(VENV)/.engine: pyproject.toml $(VENV)/.made
 
 $(VENV)/.dev: $(VENV)/.engine
 	@echo "installing the tools that test it"
-	@$(PIP) install --editable ".[engine,dev]"
+	@$(INSTALL) ".[engine,dev]"
 	@touch $@

@@ -1,16 +1,29 @@
 """What a language model is: shape, names, licence, sources. Sizes come from shapes, never from names."""
 
+import math
 from typing import Literal
 
 from planner.types import Record
 
-__all__ = ["Languages", "License", "Model", "Quantization", "Shape", "TensorSpec", "Thinking"]
+__all__ = [
+    "Languages",
+    "Layout",
+    "License",
+    "MetadataValue",
+    "Model",
+    "Quantization",
+    "Shape",
+    "TensorSpec",
+    "Thinking",
+]
 
 Shape = dict[str, int | float | bool]
 """Symbolic dimensions of an architecture's tensor layout (``n_layer``, ``n_embd`` …) and their values."""
 
 Thinking = Literal["none", "hybrid", "always"]
 Languages = str
+MetadataValue = str | int | float | bool | tuple[int | float | bool, ...]
+"""A GGUF metadata value: integers are written as u32, floats as f32, tuples as arrays (one entry per layer)."""
 
 
 class License(Record, frozen=True, kw_only=True):
@@ -67,6 +80,7 @@ class Quantization(Record, frozen=True, kw_only=True):
     kld_source: str | None
     needs_imatrix: bool = False
     moe_only: bool = False
+    kld_without_imatrix: float | None = None
     note: str | None = None
 
 
@@ -76,3 +90,29 @@ class TensorSpec(Record, frozen=True, kw_only=True):
     name: str
     dims: tuple[int, ...]
     type: str
+
+
+class Layout(Record, frozen=True, kw_only=True):
+    """What a phantom needs: the exact metadata and every tensor of a model, or of a slice of its layers.
+
+    ``layers`` are the original indices of the layers that are kept, in order: block ``k`` of the phantom is block
+    ``layers[k]`` of the model. ``elements`` counts every number in the file, as the engine's own count does; it
+    exceeds :attr:`Model.parameters` by constants that the converter bakes in (``rope_freqs.weight``).
+    """
+
+    architecture: str
+    metadata: dict[str, MetadataValue]
+    tensors: tuple[TensorSpec, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Numbers in all tensors; equals ``llama_model_n_params``."""
+        return sum(math.prod(tensor.dims) for tensor in self.tensors)
+
+    def origin_of(self, name: str) -> str:
+        """The name that tensor ``name`` of this layout has in the whole model (``blk.1.…`` → ``blk.40.…``)."""
+        if not name.startswith("blk."):
+            return name
+        _, block, rest = name.split(".", 2)
+        return f"blk.{self.layers[int(block)]}.{rest}"

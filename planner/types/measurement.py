@@ -49,11 +49,21 @@ class TestResult(Report, frozen=True, kw_only=True):
 
 
 class Conditions(Report, frozen=True, kw_only=True):
-    """The state of the machine while timing; ``disturbed`` lists in words what makes the run doubtful."""
+    """The state of the machine while timing; ``disturbed`` lists in words what makes the run doubtful.
+
+    ``other_cpus`` is how many CPUs other processes kept busy on average, ``pressure_ratio`` the share of the time in
+    which some process waited for a CPU (PSI), ``frequency_drop_ratio`` by how much the clock fell, ``major_faults``
+    the pages that our own processes had to read from disk.
+    """
 
     load_1min: float | None
     steal_ratio: float | None
     on_battery: bool | None
+    other_cpus: float | None = None
+    pressure_ratio: float | None = None
+    frequency_drop_ratio: float | None = None
+    swapped_in_pages: int | None = None
+    major_faults: int | None = None
     disturbed: tuple[str, ...] = ()
 
 

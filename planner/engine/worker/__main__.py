@@ -16,6 +16,14 @@ __all__ = ["OPS", "main"]
 
 OPS = {
     "ping": "loop:ping",
+    "system": "system:describe",
+    "header": "header:read",
+    "types": "quantize:types",
+    "weights": "memory:weights",
+    "buffers": "memory:ask",
+    "timing.open": "timing:open_model",
+    "timing.run": "timing:run",
+    "timing.close": "timing:close",
 }
 
 

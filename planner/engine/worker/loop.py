@@ -125,5 +125,7 @@ def _missing_engine(error: BaseException) -> str | None:
 
 
 def _traceback(error: BaseException) -> str:
-    """The last three frames, innermost last: enough for a report, short enough for a line in a log."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__, limit=-3)).strip()
+    """The error and its innermost places on one line: enough for a report."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-4:])
+    places = ", ".join(f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)  # noqa: PTH119 - a name, no file
+    return f"{type(error).__name__}: {error} (at {places})"

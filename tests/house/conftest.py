@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # What .gitignore names, without asking git: an unpacked source archive has none.
-NOT_OURS = {".git", ".venv", "__pycache__", "dist", "build", "shared"}
+NOT_OURS = {".git", ".venv", "__pycache__", "dist", "build"}
 
 
 def walk(top: Path) -> Iterator[Path]:

@@ -153,11 +153,15 @@ class Rejected(Report, frozen=True, kw_only=True):
 
 
 class Commands(Report, frozen=True, kw_only=True):
-    """What to run next: argv of llama-server, its environment, and a llama-cpp-python snippet."""
+    """What to run next: argv of llama-server, its environment, and a llama-cpp-python snippet.
+
+    ``weights_hint`` says in one sentence which file the commands expect and where such a file comes from.
+    """
 
     llama_server: tuple[str, ...]
     environment: dict[str, str]
     llama_cpp_python: str
+    weights_hint: str = ""
 
 
 class Plan(Report, frozen=True, kw_only=True):

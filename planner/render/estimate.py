@@ -1,0 +1,78 @@
+"""One candidate's memory as text: every part on every device, what the device offers, and the verdict."""
+
+from collections.abc import Callable, Sequence
+
+from planner import units
+from planner.render.layout import INDENT, bullets, columns, labelled, section
+from planner.render.style import PLAIN, Style
+from planner.render.text import finish, memory_lines, settings_lines, speed_words
+from planner.types.plan import Candidate, DeviceMemory, Verdict
+
+__all__ = ["estimate_text", "verdict_words"]
+
+_DEVICES_ABREAST = 6
+
+_ROWS: tuple[tuple[str, Callable[[DeviceMemory], int | None]], ...] = (
+    ("weights", lambda memory: memory.weights_bytes),
+    ("  mapped from the file", lambda memory: memory.weights_mapped_bytes),
+    ("  repacked, a second copy", lambda memory: memory.weights_repacked_bytes),
+    ("  read into buffers", lambda memory: memory.weights_private_bytes),
+    ("cache of the context", lambda memory: memory.cache_bytes),
+    ("compute buffers", lambda memory: memory.compute_bytes),
+    ("overhead", lambda memory: memory.overhead_bytes),
+    ("  output buffer", lambda memory: memory.output_bytes),
+    ("  kernel work space", lambda memory: memory.work_bytes),
+    ("  process and driver", lambda memory: memory.process_bytes),
+    ("total", lambda memory: memory.total_bytes),
+    ("available", lambda memory: memory.available_bytes),
+    ("kept in reserve", lambda memory: memory.reserve_bytes),
+    ("left over", lambda memory: memory.headroom_bytes),
+)
+
+
+def estimate_text(candidate: Candidate, style: Style = PLAIN) -> str:
+    """What the candidate needs on each device and whether that fits."""
+    title = f"{candidate.model} {candidate.quantization}, {units.gib(candidate.file_bytes)} of weights"
+    lines = [style.heading(title)]
+    lines += [f"{INDENT}{line}" for line in settings_lines(candidate.settings, style)]
+    lines.append("")
+    for start in range(0, len(candidate.memory), _DEVICES_ABREAST):
+        lines += section("Memory", _table(candidate.memory[start : start + _DEVICES_ABREAST]), style)
+    lines += [*memory_lines(candidate.memory, style), ""]
+    if candidate.speed.generate is not None:
+        lines += labelled("Speed", [f"generate {speed_words(candidate.speed.generate, style)}"])
+    lines += labelled("Verdict", [verdict_words(candidate, style)])
+    lines += bullets([reason.text for reason in candidate.reasons], style)
+    return finish(lines)
+
+
+def verdict_words(candidate: Candidate, style: Style) -> str:
+    """The verdict in words, with how much is missing where something is."""
+    words = _VERDICTS[candidate.verdict]
+    if candidate.verdict == "too-big":
+        words += "".join(f"; {_missing(device)}" for device in candidate.memory if (device.headroom_bytes or 0) < 0)
+    paint = {"fits": style.good, "tight": style.warn}.get(candidate.verdict, style.bad)
+    return paint(words)
+
+
+_VERDICTS: dict[Verdict, str] = {
+    "fits": "fits",
+    "tight": "fits, with little to spare",
+    "too-big": "does not fit",
+    "too-slow": "fits, but is too slow for the goal",
+    "unsupported": "this engine cannot run it",
+}
+
+
+def _missing(device: DeviceMemory) -> str:
+    return f"{device.device} lacks {units.gib(-(device.headroom_bytes or 0))}"
+
+
+def _table(devices: Sequence[DeviceMemory]) -> list[str]:
+    rows = [(name, *(_cell(value(device)) for device in devices)) for name, value in _ROWS]
+    header = ("", *(device.device for device in devices))
+    return columns(header, rows, right=tuple(range(1, len(header))))
+
+
+def _cell(value: int | None) -> str:
+    return "0" if value == 0 else units.gib(value)

@@ -1,0 +1,13 @@
+"""The structs as JSON documents: deterministic bytes, indented for people, one newline at the end."""
+
+import msgspec
+
+__all__ = ["to_json"]
+
+
+def to_json(document: msgspec.Struct) -> bytes:
+    """The document as UTF-8 JSON: fields in the order of the struct, keys of mappings sorted, two-space indent.
+
+    The same struct always gives the same bytes, so that two plans can be compared with ``cmp``.
+    """
+    return msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=2) + b"\n"

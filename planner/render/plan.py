@@ -1,0 +1,148 @@
+"""The plan as text for somebody who has never seen one: the answer first, then what it rests on, then what to type.
+
+Every speed says where it comes from and every loser can be asked about; a plan that chose nothing says what would
+have to change.
+"""
+
+from planner import units
+from planner.render.comparison import better_at
+from planner.render.layout import INDENT, bullets, columns, paragraph, section
+from planner.render.llama_server import shell_lines
+from planner.render.rejected import rejected_lines
+from planner.render.style import PLAIN, WIDTH, Style
+from planner.render.text import finish, machine_lines, memory_lines, settings_lines, speed_origin, speed_range, tokens
+from planner.types.plan import Candidate, Goal, Plan
+
+__all__ = ["goal_words", "plan_text"]
+
+_USES = {"chat": "chat", "code": "writing code", "reasoning": "reasoning", "documents": "long documents"}
+
+
+def plan_text(plan: Plan, style: Style = PLAIN) -> str:
+    """The whole plan: answer, machine, choice, memory, speed, why, runners-up, rejected, warnings, next steps."""
+    lines = [style.heading(line) for line in paragraph(_answer(plan), indent="")]
+    lines += [*paragraph(f"You asked for {goal_words(plan.goal)}.", indent=""), ""]
+    machine = [line for fact in machine_lines(plan.machine, style) for line in paragraph(fact)]
+    lines += section("Machine", machine, style)
+    if plan.chosen is not None:
+        lines += _chosen(plan.chosen, style)
+    lines += section("Why", bullets(_why(plan), style), style)
+    lines += section("Runners-up", _runners_up(plan, style), style)
+    lines += section("Rejected", rejected_lines(plan.rejected, style), style)
+    lines += section(style.warn("Warnings"), bullets(plan.warnings, style), style)
+    lines += _next(plan, style)
+    return finish(lines)
+
+
+def goal_words(goal: Goal) -> str:
+    """The goal in words: use, context, parallel sequences, speed and what was fixed."""
+    per_sequence = None if goal.context_tokens is None else f"{tokens(goal.context_tokens)} tokens of context"
+    parts = [
+        f"a model for {_USES[goal.use]}",
+        per_sequence,
+        f"{goal.parallel} sequences at a time" if goal.parallel > 1 else None,
+        f"at least {units.rate(goal.min_tokens_per_s)} tokens/s",
+        f"of {', '.join(goal.families)}" if goal.families else None,
+        "a licence for commercial use" if goal.commercial_license else None,
+        f"model {goal.model}" if goal.model else None,
+        f"quantization {goal.quantization}" if goal.quantization else None,
+        f"cache type {goal.cache_type}" if goal.cache_type else None,
+        f"load mode {goal.load_mode}" if goal.load_mode else None,
+        f"{units.gib(goal.reserve_bytes)} kept free" if goal.reserve_bytes is not None else None,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _answer(plan: Plan) -> str:
+    chosen = plan.chosen
+    if chosen is None:
+        return "Nothing meets the goal on this machine."
+    speed = chosen.speed.generate
+    pace = "" if speed is None else f" at about {units.rate(speed.tokens_per_s)} tokens per second"
+    return f"Run {chosen.model} in {chosen.quantization}{pace}."
+
+
+def _chosen(chosen: Candidate, style: Style) -> list[str]:
+    what = f"{chosen.model}, quantization {chosen.quantization}, {units.gib(chosen.file_bytes)} of weights"
+    choice = [line for fact in (what, *settings_lines(chosen.settings, style)) for line in paragraph(fact)]
+    return [
+        *section("Choice", choice, style),
+        *section("Memory", memory_lines(chosen.memory, style), style),
+        *section("Speed", _speeds(chosen, style), style),
+    ]
+
+
+def _speeds(chosen: Candidate, style: Style) -> list[str]:
+    speeds = chosen.speed
+    rows = [("writes an answer", speeds.generate), ("reads a prompt", speeds.prompt)]
+    if speeds.generate_at_depth is not None:
+        depth = tokens(speeds.generate_at_depth.at_context_tokens)
+        rows.insert(1, (f"after {depth} tokens", speeds.generate_at_depth))
+    table = [
+        (name, units.rate(speed.tokens_per_s if speed else None), speed_range(speed, style), speed_origin(speed))
+        for name, speed in rows
+    ]
+    return columns(("", "tokens/s", "range", "where the number comes from"), table, right=(1, 2))
+
+
+def _why(plan: Plan) -> list[str]:
+    """The plan's reasons, or the chosen candidate's own where the plan gives none."""
+    reasons = plan.reasons or (plan.chosen.reasons if plan.chosen else ())
+    return [reason.text for reason in reasons]
+
+
+def _runners_up(plan: Plan, style: Style) -> list[str]:
+    if not plan.alternatives:
+        return []
+    rows = [_runner_up(candidate, plan.chosen, style) for candidate in plan.alternatives]
+    header = ("model", "quantization", "context", "memory", "tokens/s", "better at")
+    return columns(header, rows, right=(2, 3, 4))
+
+
+def _runner_up(candidate: Candidate, chosen: Candidate | None, style: Style) -> tuple[str, ...]:
+    speed = candidate.speed.generate
+    pace = "unknown" if speed is None else units.rate(speed.tokens_per_s)
+    if speed is not None and speed.origin != "measured":
+        # A number that was not measured must not look like one that was.
+        pace = f"{'≈' if style.unicode else '~'}{pace}"
+    return (
+        candidate.model,
+        candidate.quantization,
+        tokens(candidate.settings.context_tokens),
+        units.gib(sum(memory.total_bytes for memory in candidate.memory)),
+        pace,
+        better_at(candidate, chosen),
+    )
+
+
+def _next(plan: Plan, style: Style) -> list[str]:
+    if plan.chosen is None or plan.commands is None:
+        return section("Next", _next_without_choice(style), style)
+    commands = plan.commands
+    shell = shell_lines(commands.llama_server, commands.environment, width=WIDTH, indent=INDENT * 3)
+    steps = []
+    if commands.weights_hint:
+        steps += paragraph(f"1. Get the weights. {commands.weights_hint}.", hanging=INDENT + "   ")
+    steps += paragraph(f"{2 if steps else 1}. Start the server; it answers on http://127.0.0.1:8080 :")
+    steps += ["", *shell, ""]
+    steps.append(f"{INDENT}Why not another model?             planner why-not {_loser(plan)}")
+    steps.append(f"{INDENT}All of it, with a Python snippet?  add --json to the same command")
+    return section("Next", steps, style)
+
+
+def _loser(plan: Plan) -> str:
+    """A name that is worth asking about: the first one that lost."""
+    losers = [(loser.model, loser.quantization) for loser in plan.rejected]
+    losers += [(runner.model, runner.quantization) for runner in plan.alternatives]
+    model, quantization = losers[0] if losers else ("MODEL", None)
+    return f"{model}:{quantization}" if quantization else model
+
+
+def _next_without_choice(style: Style) -> list[str]:
+    return bullets(
+        [
+            "ask for less: a shorter --context, a lower --min-speed, fewer --parallel, more --family",
+            "ask why a model lost: planner why-not MODEL",
+        ],
+        style,
+    )

@@ -1,0 +1,40 @@
+"""The published JSON Schemas (2020-12), made from the very structs that are printed: there is no second description."""
+
+import msgspec
+
+from planner.render.documents import ErrorDocument, ModelsDocument
+from planner.types.machine import Machine
+from planner.types.plan import Candidate, Plan
+
+__all__ = ["DOCUMENTS", "schema_json", "schema_of"]
+
+DOCUMENTS: dict[str, type[msgspec.Struct]] = {
+    "plan": Plan,
+    "machine": Machine,
+    "estimate": Candidate,
+    "models": ModelsDocument,
+    "error": ErrorDocument,
+}
+"""Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""
+
+
+def schema_of(document: type[msgspec.Struct]) -> dict[str, object]:
+    """The JSON Schema of a struct; a document that names its own schema is held to exactly that name."""
+    schema: dict[str, object] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema.update(msgspec.json.schema(document))
+    definitions = schema["$defs"]
+    if isinstance(definitions, dict):
+        for definition in definitions.values():
+            _pin_name(definition)
+    return schema
+
+
+def schema_json(document: type[msgspec.Struct]) -> bytes:
+    """The JSON Schema of a struct as bytes, keys sorted: the file that is committed under ``docs/schema``."""
+    return msgspec.json.format(msgspec.json.encode(schema_of(document), order="sorted"), indent=2) + b"\n"
+
+
+def _pin_name(definition: dict[str, dict[str, dict[str, object]]]) -> None:
+    name = definition.get("properties", {}).get("schema")
+    if name is not None and isinstance(name.get("default"), str):
+        name["const"] = name["default"]

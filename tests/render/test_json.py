@@ -1,0 +1,65 @@
+import json
+
+import jsonschema
+import msgspec
+import pytest
+
+from planner.render.documents import ErrorBody, ErrorDocument, models_document
+from planner.render.json import to_json
+from planner.render.schema import DOCUMENTS, schema_json, schema_of
+from planner.types.plan import Plan
+
+
+def test_a_plan_survives_the_journey_through_json_byte_for_byte(plan, samples):
+    """Decoded and encoded again it is the same file: deterministic, indented, one newline at the end."""
+    data = to_json(plan)
+    assert to_json(msgspec.json.decode(data, type=Plan)) == data
+    assert data == (samples / "plan.json").read_bytes()
+    assert data.endswith(b"}\n")
+
+
+def test_mappings_are_sorted_whatever_their_order_was(plan):
+    """Two equal plans are equal files."""
+    commands = msgspec.structs.replace(plan.commands, environment={"B": "2", "A": "1"})
+    swapped = msgspec.structs.replace(plan.commands, environment={"A": "1", "B": "2"})
+    assert to_json(commands) == to_json(swapped)
+
+
+def test_the_committed_schema_is_the_generated_one(request):
+    """`planner schema plan > docs/schema/plan-1.json` was not forgotten."""
+    committed = request.config.rootpath / "docs" / "schema" / "plan-1.json"
+    assert committed.read_bytes() == schema_json(DOCUMENTS["plan"])
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_every_schema_is_a_schema(name):
+    """Valid under JSON Schema 2020-12."""
+    jsonschema.Draft202012Validator.check_schema(schema_of(DOCUMENTS[name]))
+
+
+def test_documents_validate_against_their_schemas(plan, chosen, model):
+    """What is printed is what is published."""
+    error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
+    documents = {
+        "plan": plan,
+        "machine": plan.machine,
+        "estimate": chosen,
+        "models": models_document([model]),
+        "error": error,
+    }
+    assert set(documents) == set(DOCUMENTS)
+    for name, document in documents.items():
+        jsonschema.validate(json.loads(to_json(document)), schema_of(DOCUMENTS[name]))
+
+
+def test_a_document_of_another_version_is_refused(plan):
+    """The schema's own name is part of the schema."""
+    document = json.loads(to_json(plan)) | {"schema": "planner/plan/2"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema_of(Plan))
+
+
+def test_the_model_list_names_models_by_the_id_that_commands_take(model):
+    """``{"models": [{"name": "qwen3-8b"}]}``."""
+    document = json.loads(to_json(models_document([model])))
+    assert document["models"][0]["name"] == "qwen3-8b"

@@ -1,0 +1,175 @@
+"""The options that several commands share, each declared once so that it means the same everywhere."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from planner.cli.values import CACHE_TYPES, LOAD_MODES, MOST_TOKENS, USES, size_bytes, tokens, tokens_per_s
+
+if TYPE_CHECKING:
+    from planner.types.plan import Use
+    from planner.types.settings import CacheType, LoadMode
+
+__all__ = [
+    "Command",
+    "check_context",
+    "engine_option",
+    "goal_options",
+    "json_option",
+    "machine_option",
+    "quantization_option",
+    "settings_options",
+]
+
+Command = Callable[..., int]
+"""A command's function: keyword arguments in, exit code out."""
+
+_MOST_SEQUENCES = 256
+"""``LLAMA_MAX_SEQ`` of llama.cpp at commit 0c1e57098: more sequences in one context are refused by the engine."""
+
+
+def json_option(function: Command) -> Command:
+    """``--json``: one JSON document on stdout, also on failure."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text, also on failure."
+    )(function)
+
+
+def machine_option(function: Command) -> Command:
+    """``--machine``: another machine than this one, by name or by file."""
+    return click.option(
+        "--machine",
+        metavar="NAME|FILE",
+        shell_complete=_machine_names,
+        help="Answer for that machine instead: a name that planner ships (rtx-4090, epyc-768gb, ...) or a file from "
+        "planner detect --capture.",
+    )(function)
+
+
+def engine_option(function: Command) -> Command:
+    """``--engine-python``: the interpreter that has llama-cpp-python."""
+    return click.option(
+        "--engine-python",
+        metavar="PYTHON",
+        type=click.Path(dir_okay=False),
+        help="The Python interpreter that has llama-cpp-python, for example one built for CUDA.",
+    )(function)
+
+
+def settings_options(function: Command) -> Command:
+    """The settings of llama.cpp that a goal may fix: context, parallel, cache type, load mode."""
+    return _apply(
+        function,
+        click.option("--context", type=tokens, metavar="TOKENS", help="Tokens of context per sequence, such as 32k."),
+        click.option(
+            "--parallel",
+            type=click.IntRange(1, _MOST_SEQUENCES),
+            metavar="N",
+            help="Sequences (users) served at the same time.",
+        ),
+        click.option("--kv-type", type=click.Choice(CACHE_TYPES), help="Type of the context's cache, K and V alike."),
+        click.option("--load-mode", type=click.Choice(LOAD_MODES), help="How llama.cpp loads the weights."),
+    )
+
+
+def goal_options(function: Command) -> Command:
+    """Everything that says what the user wants, handed to the command as one ``goal``.
+
+    ``plan`` and ``why-not`` share it, because a model is only ever "not the choice" for the very same goal.
+    """
+    return _apply(
+        _with_goal(function),
+        click.option("--for", "use", type=click.Choice(USES), default="chat", help="What the model is for.  [chat]"),
+        settings_options,
+        click.option(
+            "--min-speed",
+            type=tokens_per_s,
+            metavar="T",
+            default=8.0,
+            help="Tokens per second below which a model is too slow.  [8]",
+        ),
+        click.option(
+            "--family",
+            "families",
+            metavar="NAME",
+            multiple=True,
+            help="Only models of this family; may be given again.  [Qwen and DeepSeek]",
+        ),
+        click.option(
+            "--license",
+            "license_",
+            type=click.Choice(("commercial",)),
+            help="Only models whose licence allows commercial use.",
+        ),
+        click.option("--reserve", type=size_bytes, metavar="SIZE", help="Memory to keep free, such as 2GiB."),
+    )
+
+
+def quantization_option(function: Command) -> Command:
+    """``--quant``: the quantization, in llama.cpp's own name."""
+    return click.option(
+        "--quant", metavar="Q", callback=_upper, help="Quantization by llama.cpp's name, such as Q4_K_M."
+    )(function)
+
+
+def check_context(context: int | None, parallel: int | None) -> None:
+    """Refuse a context that no counter of the engine can hold once it is shared by all sequences."""
+    whole = (context or 1) * (parallel or 1)
+    if whole > MOST_TOKENS:
+        raise click.UsageError(
+            f"--context {context} for --parallel {parallel} makes {whole} tokens; at most {MOST_TOKENS} are possible"
+        )
+
+
+def _with_goal(function: Command) -> Command:
+    @functools.wraps(function)
+    def command(
+        *,
+        use: str,
+        context: int | None,
+        parallel: int | None,
+        kv_type: str | None,
+        load_mode: str | None,
+        min_speed: float,
+        families: tuple[str, ...],
+        license_: str | None,
+        reserve: int | None,
+        **others: object,
+    ) -> int:
+        from planner.types.plan import Goal
+
+        check_context(context, parallel)
+        goal = Goal(
+            # click.Choice let only the literals through.
+            use=cast("Use", use),
+            context_tokens=context,
+            parallel=parallel or 1,
+            min_tokens_per_s=min_speed,
+            families=families,
+            commercial_license=license_ == "commercial",
+            cache_type=cast("CacheType | None", kv_type),
+            load_mode=cast("LoadMode | None", load_mode),
+            reserve_bytes=reserve,
+        )
+        return function(goal=goal, **others)
+
+    return command
+
+
+def _upper(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001 - click's signature
+    return None if value is None else value.upper()
+
+
+def _apply(function: Command, *decorators: Callable[[Command], Command]) -> Command:
+    """The function with the options in the order given; click collects them from the bottom up."""
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def _machine_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    from planner import machine
+
+    return [name for name in machine.names() if name.startswith(incomplete)]

@@ -1,0 +1,75 @@
+"""``planner plan``: the main job, from this machine to a plan that runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from planner.cli.options import engine_option, goal_options, json_option, machine_option, quantization_option
+from planner.errors import ExitCode
+
+if TYPE_CHECKING:
+    from planner.types.plan import Goal
+
+__all__ = ["command"]
+
+
+@click.command(name="plan")
+@goal_options
+@click.option("--model", metavar="MODEL", help="Take this model and choose the rest.")
+@quantization_option
+@machine_option
+@click.option("--quick", is_flag=True, help="Measure for at most 30 s instead of 120 s.")
+@click.option("--no-measure", is_flag=True, help="Predict speeds instead of measuring them.")
+@click.option(
+    "--output", "output_file", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON plan to FILE."
+)
+@engine_option
+@json_option
+def command(
+    *,
+    goal: "Goal",
+    model: str | None,
+    quant: str | None,
+    machine: str | None,
+    quick: bool,
+    no_measure: bool,
+    output_file: Path | None,
+    engine_python: str | None,
+    as_json: bool,
+) -> int:
+    """Choose, measure and write down the best deployment for this machine.
+
+    Candidates that fit are timed with llama.cpp itself; no weights are needed for that. When nothing meets the goal,
+    the plan says so and the exit code is 10.
+    """
+    from msgspec.structs import replace
+
+    from planner import workflow
+    from planner.cli import output
+    from planner.cli.progress import progress
+
+    if quick and no_measure:
+        raise click.UsageError("--quick and --no-measure exclude each other")
+    measure: Literal["none", "quick", "full"] = "none" if no_measure else "quick" if quick else "full"
+    with progress(quiet=as_json) as shown:
+        plan = workflow.plan(
+            replace(goal, model=model, quantization=quant),
+            machine=machine,
+            measure=measure,
+            engine_python=engine_python,
+            progress=shown,
+        )
+    if output_file is not None:
+        from planner.files import atomic_write
+        from planner.render.json import to_json
+
+        # Before stdout: when this fails, stdout still carries exactly one document, the error.
+        atomic_write(output_file, to_json(plan))
+    if as_json:
+        output.print_json(plan)
+    else:
+        from planner.render.plan import plan_text
+
+        output.print_text(plan_text(plan, output.style()))
+    return int(ExitCode.GOOD if plan.chosen is not None else ExitCode.NOTHING_MEETS_THE_GOAL)

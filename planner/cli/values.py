@@ -1,0 +1,86 @@
+"""Option values in the words people use (``32k`` tokens, ``2GiB``) and the ranges outside which they mean nothing.
+
+The mistake it prevents is a number that is silently taken for something else: a size must name its unit, and ``nan`` is
+no speed.
+"""
+
+import math
+import re
+
+import click
+
+__all__ = [
+    "CACHE_TYPES",
+    "FLASH_ATTENTION",
+    "LOAD_MODES",
+    "MOST_TOKENS",
+    "USES",
+    "size_bytes",
+    "tokens",
+    "tokens_per_s",
+]
+
+# The literals of planner.types.settings and planner.types.plan once more: importing those costs msgspec, and
+# ``--help`` needs only the words. A test holds them equal.
+CACHE_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
+LOAD_MODES = ("none", "mmap", "mlock", "mmap+mlock", "dio")
+FLASH_ATTENTION = ("auto", "on", "off")
+USES = ("chat", "code", "reasoning", "documents")
+
+MOST_TOKENS = 2**31 - 1
+_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "t": 2**40,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def tokens(value: str) -> int:
+    """A number of tokens, at least 1; ``32k`` is 32768 and ``1m`` is 1048576.
+
+    Raises :class:`click.BadParameter` saying what is allowed, as every function here does.
+    """
+    match = re.fullmatch(r"([0-9]{1,12})([kKmM]?)", value.strip(), re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no number of tokens; write 8192 or 32k")
+    count = int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()]
+    if not 1 <= count <= MOST_TOKENS:
+        raise click.BadParameter(f"{value} tokens are outside 1 to {MOST_TOKENS}")
+    return count
+
+
+def tokens_per_s(value: str | float) -> float:
+    """A speed in tokens per second, zero or more."""
+    try:
+        speed = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no number of tokens per second") from None
+    if not math.isfinite(speed) or speed < 0:
+        raise click.BadParameter(f"{value} is no speed; write zero or more tokens per second")
+    return speed
+
+
+def size_bytes(value: str) -> int:
+    """A size with its unit in bytes: ``2GiB``, ``500MB``, ``1.5G`` (binary), or a bare ``0``."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-zA-Z]*)", value.strip(), re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; write 2GiB or 500MB")
+    number, unit = float(match[1]), match[2].lower()
+    if not unit and number:
+        raise click.BadParameter(f"{value!r} names no unit; write {value}GiB or {value}MiB")
+    if unit and unit not in _UNITS:
+        raise click.BadParameter(f"{match[2]!r} is no unit of size; write GiB, MiB, GB or MB")
+    size = int(number * _UNITS[unit or "b"])
+    if size >= 2**63:
+        raise click.BadParameter(f"{value} is more memory than any machine has")
+    return size

@@ -1,0 +1,98 @@
+"""The command line over a stand-in for the workflow, so that its own behaviour can be tested without an engine.
+
+Run as a program it is ``planner`` with canned answers; ``STAND_IN`` names what the workflow does instead of answering.
+"""
+
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+import msgspec
+
+SAMPLES = Path(__file__).parents[1] / "render" / "samples"
+
+
+class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The request as the workflow declares it."""
+
+    model: str
+    quantization: str | None = None
+    context_tokens: int | None = None
+    parallel: int = 1
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    load_mode: str | None = None
+    ubatch: int | None = None
+    batch: int | None = None
+    flash_attention: str | None = None
+    repack: bool | None = None
+    gpu_layers: int | None = None
+    cpu_moe_layers: int | None = None
+    threads: int | None = None
+    machine: str | None = None
+    engine_python: str | None = None
+
+
+def workflow():
+    """A module-like object with the workflow's functions; ``calls`` records what they were asked."""
+    from planner.types.model import Model
+    from planner.types.plan import Candidate, Plan, Reason
+
+    class WhyNot(msgspec.Struct, frozen=True, kw_only=True):
+        model: str
+        quantization: str | None
+        chosen: str | None
+        reason: Reason
+        candidate: Candidate | None
+
+    plan = msgspec.json.decode((SAMPLES / "plan.json").read_bytes(), type=Plan)
+    model = msgspec.json.decode((SAMPLES / "model.json").read_bytes(), type=Model)
+    calls = []
+
+    def answer(value):
+        def function(*positional, **named):
+            calls.append((positional, named))
+            trouble(named.get("progress"))
+            return value
+
+        return function
+
+    reason = Reason(code="too-big", text="It needs 20 GiB where 11.5 GiB are usable.")
+    why = WhyNot(model="qwen3-32b", quantization=None, chosen="qwen3-8b:Q4_K_M", reason=reason, candidate=plan.chosen)
+    return types.SimpleNamespace(
+        calls=calls,
+        sample=plan,
+        detect=answer((plan.machine, ("engine not installed: pip install 'llama-planner[engine]'",))),
+        capture=answer(b'{"raw": true}\n'),
+        models=answer(types.SimpleNamespace(models=(model,), quantizations=())),
+        estimate=answer(plan.chosen),
+        plan=answer(plan),
+        why_not=answer(why),
+        EstimateRequest=EstimateRequest,
+        WhyNot=WhyNot,
+    )
+
+
+def trouble(progress):
+    """Do what ``STAND_IN`` says instead of answering at once."""
+    match os.environ.get("STAND_IN"):
+        case "progress" if progress is not None:
+            for done in (0.0, 1.0, 2.0):
+                progress("measure", done, 3.0, "qwen3-8b Q4_K_M")
+            progress("write", 0.0, 0.0, "")
+        case "wait":
+            sys.stderr.write("waiting\n")
+            sys.stderr.flush()
+            time.sleep(60)
+        case "bug":
+            raise ZeroDivisionError("the stand-in divides\nby zero")
+
+
+if __name__ == "__main__":
+    import planner
+    from planner.cli import run
+
+    planner.workflow = workflow()
+    run()

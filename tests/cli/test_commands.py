@@ -1,0 +1,192 @@
+import json
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from planner.render.json import to_json
+from planner.types.plan import Goal
+
+COMMANDS = (
+    ("plan",),
+    ("detect",),
+    ("models",),
+    ("estimate", "qwen3-8b"),
+    ("why-not", "qwen3-32b"),
+    ("schema", "plan"),
+    ("schema", "why-not"),
+)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_json_is_exactly_one_document_and_stderr_is_silent(words, invoke):
+    """A script reads stdout whole."""
+    code, out, err = invoke(*words, "--json")
+    assert code == 0
+    assert isinstance(json.loads(out), dict)
+    assert out.endswith("}\n")
+    assert err == ""
+
+
+@pytest.mark.parametrize("words", COMMANDS[:-2], ids=" ".join)
+def test_text_for_people_is_no_json_and_has_no_colour_in_a_pipe(words, invoke):
+    """Escapes never reach a file."""
+    code, out, _ = invoke(*words)
+    assert code == 0
+    assert not out.startswith("{")
+    assert "\x1b" not in out
+
+
+def test_every_option_of_the_goal_reaches_the_workflow(workflow, invoke):
+    """One test for the whole wiring: nothing is dropped or renamed on the way."""
+    words = (
+        "plan --for code --context 32k --parallel 4 --min-speed 12.5 --family qwen --family deepseek "
+        "--license commercial --machine rtx-4090 --model qwen3-8b --quant q4_k_m --kv-type q8_0 --load-mode none "
+        "--reserve 2GiB --quick "
+        "--engine-python /opt/python"
+    )
+    invoke(*words.split())
+    (((goal,), named),) = workflow.calls
+    assert goal == Goal(
+        use="code",
+        context_tokens=32768,
+        parallel=4,
+        min_tokens_per_s=12.5,
+        families=("qwen", "deepseek"),
+        commercial_license=True,
+        model="qwen3-8b",
+        quantization="Q4_K_M",
+        cache_type="q8_0",
+        load_mode="none",
+        reserve_bytes=2 << 30,
+    )
+    assert named["machine"] == "rtx-4090"
+    assert named["measure"] == "quick"
+    assert named["engine_python"] == "/opt/python"
+
+
+def test_without_options_the_goal_is_the_default_goal(workflow, invoke):
+    """The command line has no second set of defaults."""
+    invoke("plan")
+    (((goal,), named),) = workflow.calls
+    assert goal == Goal()
+    assert named["measure"] == "full"
+    invoke("plan", "--no-measure")
+    assert workflow.calls[-1][1]["measure"] == "none"
+
+
+def test_why_not_asks_for_the_same_goal_as_plan(workflow, invoke):
+    """The answer is about the plan that the same options make."""
+    options = ("--for", "reasoning", "--context", "4096", "--kv-type", "q8_0")
+    invoke("plan", *options)
+    invoke("why-not", "qwen3-32b:Q8_0", *options)
+    (((plan_goal,), _), ((goal, name), _)) = workflow.calls
+    assert goal == plan_goal
+    assert name == "qwen3-32b:Q8_0"
+
+
+def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, invoke):
+    """Defaults live in the request alone."""
+    invoke("estimate", "qwen3-8b")
+    words = (
+        "estimate qwen3-8b:q4_k_m --context 8192 --parallel 2 --kv-type q8_0 --load-mode mmap --ubatch 256 --batch 1k "
+        "--flash-attention on --no-repack --gpu-layers -1 --cpu-moe-layers 3 --threads 2 --machine m --engine-python p"
+    )
+    invoke(*words.split())
+    bare, full = (positional[0] for positional, _ in workflow.calls)
+    assert bare == workflow.EstimateRequest(model="qwen3-8b")
+    assert full == workflow.EstimateRequest(
+        model="qwen3-8b",
+        quantization="Q4_K_M",
+        context_tokens=8192,
+        parallel=2,
+        cache_type_k="q8_0",
+        cache_type_v="q8_0",
+        load_mode="mmap",
+        ubatch=256,
+        batch=1024,
+        flash_attention="on",
+        repack=False,
+        gpu_layers=-1,
+        cpu_moe_layers=3,
+        threads=2,
+        machine="m",
+        engine_python="p",
+    )
+
+
+def test_a_plan_that_chose_nothing_is_printed_and_ends_with_10(workflow, invoke, monkeypatch):
+    """Nothing that fits is an answer, in text and in JSON."""
+    nothing = replace(workflow.sample, chosen=None, commands=None, alternatives=())
+    monkeypatch.setattr(workflow, "plan", lambda *_, **__: nothing)
+    code, out, _ = invoke("plan")
+    assert code == 10
+    assert out.startswith("Nothing meets the goal")
+    code, out, _ = invoke("plan", "--json")
+    assert code == 10
+    assert json.loads(out)["chosen"] is None
+
+
+def test_output_writes_the_json_plan_and_leaves_text_on_stdout(workflow, invoke, tmp_path):
+    """The file is the document, stdout stays for people, and no temporary file stays behind."""
+    file = tmp_path / "deep" / "plan.json"
+    code, out, _ = invoke("plan", "--output", str(file))
+    assert code == 0
+    assert file.read_bytes() == to_json(workflow.sample)
+    assert out.startswith("Run qwen3-8b")
+    assert [path.name for path in file.parent.iterdir()] == ["plan.json"]
+    _, out, _ = invoke("plan", "--json", "--output", str(file))
+    assert out.encode() == file.read_bytes()
+
+
+def test_detect_adds_the_workflows_notes_to_the_machine(invoke):
+    """A missing engine is seen in both forms."""
+    _, out, _ = invoke("detect", "--json")
+    assert json.loads(out)["notes"][-1].startswith("engine not installed")
+    _, out, _ = invoke("detect")
+    assert "engine not installed" in out
+
+
+def test_a_capture_is_saved_whole_and_stdout_keeps_the_machine(invoke, tmp_path):
+    """The raw answers go to the file, one note to stderr."""
+    file = tmp_path / "capture.json"
+    code, out, err = invoke("detect", "--json", "--capture", str(file))
+    assert code == 0
+    assert file.read_bytes() == b'{"raw": true}\n'
+    assert json.loads(out)["schema"] == "planner/machine/1"
+    assert str(file) in err
+
+
+@pytest.mark.parametrize(("family", "found"), [("qwen", 1), ("Qwen3", 1), ("QWEN3", 1)])
+def test_models_are_filtered_by_the_start_of_a_familys_name(family, found, invoke):
+    """``qwen`` means all of Qwen's families."""
+    _, out, _ = invoke("models", "--json", "--family", family)
+    assert len(json.loads(out)["models"]) == found
+
+
+def test_the_schemas_name_their_documents(invoke):
+    """The printed schema is the committed one."""
+    _, out, _ = invoke("schema", "plan")
+    assert json.loads(out)["$defs"]["Plan"]["properties"]["schema"]["const"] == "planner/plan/1"
+
+
+def test_the_words_of_the_options_are_the_literals_of_the_types():
+    """The light copies in the command line never drift from the structs."""
+    from typing import get_args
+
+    from planner.cli import schema, values
+    from planner.render.schema import DOCUMENTS
+    from planner.types.plan import Use
+    from planner.types.settings import CacheType, FlashAttention, LoadMode
+
+    assert get_args(CacheType) == values.CACHE_TYPES
+    assert get_args(LoadMode) == values.LOAD_MODES
+    assert get_args(FlashAttention) == values.FLASH_ATTENTION
+    assert get_args(Use) == values.USES
+    assert set(schema.NAMES) == {*DOCUMENTS, "why-not"}
+
+
+def test_json_of_a_struct_that_is_printed_can_be_read_back(workflow, invoke):
+    """``planner plan --json`` is the plan, nothing more."""
+    _, out, _ = invoke("plan", "--json")
+    assert msgspec.json.decode(out, type=type(workflow.sample)) == workflow.sample

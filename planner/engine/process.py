@@ -84,7 +84,7 @@ class WorkerProcess:
         self._replies = bytearray()
         self._searched = 0
         self._stderr = bytearray()
-        self._outgoing = b""
+        self._outgoing = memoryview(b"")
         self._pidfd: int | None = None
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._selector = ours.enter_context(selectors.DefaultSelector())
@@ -131,10 +131,9 @@ class WorkerProcess:
         self._stderr.clear()
 
     def send(self, request: bytes) -> None:
-        """Queue a request; :meth:`pump` writes it as fast as the worker reads."""
-        if not self._outgoing:
-            self._selector.register(self._requests, selectors.EVENT_WRITE)
-        self._outgoing += request
+        """Hand over one request; :meth:`pump` writes it as fast as the worker reads."""
+        self._outgoing = memoryview(request)
+        self._selector.register(self._requests, selectors.EVENT_WRITE)
 
     def pump(self, timeout_s: float) -> bool:
         """Move data once, after waiting ``timeout_s`` at most for something to happen; whether anything came in."""
@@ -239,7 +238,7 @@ class WorkerProcess:
             self._stop_writing()
 
     def _stop_writing(self) -> None:
-        self._outgoing = b""
+        self._outgoing = memoryview(b"")
         self._selector.unregister(self._requests)
 
     def _read_replies(self) -> bool:

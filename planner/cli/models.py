@@ -15,7 +15,7 @@ def command(*, families: tuple[str, ...], as_json: bool) -> int:
     from planner import workflow
     from planner.cli import output
 
-    models = workflow.models().models
+    models = tuple(workflow.models().models.values())
     if families:
         known = sorted({model.family for model in models})
         _check(families, known)

@@ -1,7 +1,7 @@
 """What to run next for a chosen candidate: the server's argv, its environment, the Python snippet, the weights' home.
 
-A context beyond the model's native one needs YaRN switched on by hand in both programs; leaving that out gives a server
-that starts and then talks nonsense past the native length.
+A context beyond what the GGUF says the model was trained for needs YaRN switched on by hand in both programs: without
+it llama-server starts, says one line in its log and cuts every slot back to the training context.
 """
 
 from planner import units
@@ -40,11 +40,12 @@ def offloads(candidate: Candidate) -> bool:
 def yarn(candidate: Candidate, model: Model) -> tuple[int, int] | None:
     """Scale and original context when a sequence is longer than the model's native context, else ``None``.
 
-    The scale is the smallest whole one that reaches, as Qwen's model cards ask for.
+    The scale is the smallest whole one that reaches, as Qwen's model cards ask for. What needs no stretching is what
+    the GGUF claims (``n_ctx_train``, 40960 for Qwen3, which leaves room for an answer after 32768 tokens).
     """
     settings = candidate.settings
     per_sequence = settings.context_tokens if settings.kv_unified else settings.context_tokens // settings.parallel
-    if per_sequence <= model.context_native:
+    if per_sequence <= max(model.context_native, int(model.shape.get("n_ctx_train", 0))):
         return None
     return -(-per_sequence // model.context_native), model.context_native
 

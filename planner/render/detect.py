@@ -1,5 +1,8 @@
 """A machine as text: what computes, what holds the weights, what limits us, and what could not be found out."""
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from planner import units
 from planner.render.layout import bullets, facts, labelled, section
 from planner.render.style import PLAIN, Style
@@ -19,10 +22,7 @@ def machine_text(machine: Machine, notes: tuple[str, ...] = (), style: Style = P
         *(labelled("Disk", [_disk(machine.disk)]) if machine.disk else []),
         *labelled("Power", [_power(machine.power)]),
     ]
-    for gpu in machine.gpus:
-        lines += labelled(f"GPU {gpu.index}", _gpu(gpu, style))
-    if not machine.gpus:
-        lines += labelled("GPU", ["none found"])
+    lines += _gpus(machine.gpus, style)
     lines += labelled("Engine", _engine(machine.engine, style) if machine.engine else ["none"])
     lines.append("")
     lines += section("Notes", bullets([*machine.notes, *notes], style), style)
@@ -94,6 +94,18 @@ def _power(power: Power) -> str:
         return "unknown"
     charge = "" if power.battery_percent is None else f" ({power.battery_percent:.0f} % charged)"
     return ("on battery" if power.on_battery else "on mains") + charge
+
+
+def _gpus(gpus: Sequence[Gpu], style: Style) -> list[str]:
+    """One paragraph for each kind of GPU: neighbours that read alike are counted, not repeated."""
+    if not gpus:
+        return labelled("GPU", ["none found"])
+    lines: list[str] = []
+    for words, alike in groupby(gpus, key=lambda gpu: _gpu(gpu, style)):
+        indices = [gpu.index for gpu in alike]
+        last = f" to {indices[-1]}" if len(indices) > 1 else ""
+        lines += labelled(f"GPU {indices[0]}{last}", words)
+    return lines
 
 
 def _gpu(gpu: Gpu, style: Style) -> list[str]:

@@ -4,14 +4,18 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from planner import units
-from planner.render.layout import blocks
+from planner.render.layout import blocks, paragraph
 from planner.render.style import PLAIN, Style
 from planner.render.text import finish, tokens
 from planner.types.model import Model
 
 __all__ = ["models_text"]
 
-_HEADER = ("model", "parameters", "active", "context", "licence", "released", "thinks")
+_HEADER = ("model", "size", "active", "context", "licence", "sale", "date", "thinks")
+_LEGEND = (
+    "size: parameters; active: how many of them each token uses; context: the longest, stretched with YaRN where the "
+    "model allows it; sale: whether the licence allows commercial use; thinks: whether it reasons before it answers."
+)
 
 
 def models_text(models: Sequence[Model], style: Style = PLAIN) -> str:
@@ -26,23 +30,24 @@ def models_text(models: Sequence[Model], style: Style = PLAIN) -> str:
     for family, members in groupby(rows, key=lambda pair: pair[0].family):
         lines.append(style.heading(family))
         lines.extend(line for _, block in members for line in block)
-    lines += ["", "The first column is the name that every command takes; try: planner estimate " + models[0].id]
+    lines += ["", *paragraph(_LEGEND, indent="")]
+    lines.append(f"Every command takes these names: planner estimate {models[0].id}")
     return finish(lines)
 
 
 def _row(model: Model) -> tuple[str, ...]:
     dense = model.parameters == model.parameters_active
-    license_words = model.license.id if model.license.commercial is not False else f"{model.license.id} (no sale)"
     return (
         model.id,
         units.count(model.parameters),
         "all" if dense else units.count(model.parameters_active),
         tokens(model.context_extended or model.context_native),
-        _shorten(license_words),
-        model.released or "unknown",
+        _shorten(model.license.id.split(" License")[0]),
+        {True: "yes", False: "no", None: "?"}[model.license.commercial],
+        (model.released or "unknown")[:7],
         {"none": "no", "hybrid": "can", "always": "always"}[model.thinking],
     )
 
 
-def _shorten(text: str, width: int = 16) -> str:
+def _shorten(text: str, width: int = 14) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -23,7 +23,9 @@ def plan_text(plan: Plan, style: Style = PLAIN) -> str:
     lines = [style.heading(line) for line in paragraph(_answer(plan), indent="")]
     lines += [*paragraph(f"You asked for {goal_words(plan.goal)}.", indent=""), ""]
     machine = [line for fact in machine_lines(plan.machine, style) for line in paragraph(fact)]
-    lines += section("Machine", machine, style)
+    # A plan for another machine must not be taken for one of this machine.
+    title = "Machine" if plan.machine.kind == "detected" else "Machine (not this one)"
+    lines += section(title, machine, style)
     if plan.chosen is not None:
         lines += _chosen(plan.chosen, style)
     lines += section("Why", bullets(_why(plan), style), style)
@@ -56,7 +58,8 @@ def goal_words(goal: Goal) -> str:
 def _answer(plan: Plan) -> str:
     chosen = plan.chosen
     if chosen is None:
-        return "Nothing meets the goal on this machine."
+        where = "this machine" if plan.machine.kind == "detected" else plan.machine.name
+        return f"Nothing meets the goal on {where}."
     speed = chosen.speed.generate
     pace = "" if speed is None else f" at about {units.rate(speed.tokens_per_s)} tokens per second"
     return f"Run {chosen.model} in {chosen.quantization}{pace}."

@@ -9,7 +9,7 @@ from planner import units
 from planner.render.bar import bar, legend
 from planner.render.layout import INDENT, facts
 from planner.render.style import Style
-from planner.types.machine import Gpu, Machine
+from planner.types.machine import Cpu, Gpu, Machine
 from planner.types.plan import DeviceMemory, Speed
 from planner.types.settings import Settings
 
@@ -45,11 +45,10 @@ def tokens(count: int) -> str:
 def machine_lines(machine: Machine, style: Style) -> list[str]:
     """The machine in two lines: what computes, and what holds the weights."""
     cpu, memory = machine.cpu, machine.memory
-    cores = f"{cpu.physical_cores} cores" if cpu.physical_cores else f"{cpu.logical_cpus} logical CPUs"
     engine = f"engine {machine.engine.package_version}" if machine.engine else "no engine"
-    named = None if machine.kind == "detected" else f"{machine.name} ({machine.kind}, not this machine)"
+    named = None if machine.kind == "detected" else f"{machine.name} ({machine.kind})"
     return [
-        facts([named, cpu.model or machine.architecture, cores, f"{cpu.usable_threads} threads usable"], style),
+        facts([named, cpu.model or machine.architecture, _cores(cpu)], style),
         facts(
             [
                 f"RAM {units.gib(memory.total_bytes)}, {units.gib(memory.usable_bytes)} usable",
@@ -59,6 +58,13 @@ def machine_lines(machine: Machine, style: Style) -> list[str]:
             style,
         ),
     ]
+
+
+def _cores(cpu: Cpu) -> str:
+    """How many cores there are and how many of them we may use."""
+    whole = cpu.physical_cores or cpu.logical_cpus
+    noun = "core" if whole == 1 else "cores"
+    return f"{whole} {noun}" if cpu.usable_threads == whole else f"{cpu.usable_threads} of {whole} {noun} usable"
 
 
 def _gpus(machine: Machine, style: Style) -> str:

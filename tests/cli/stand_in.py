@@ -66,7 +66,7 @@ def workflow():
         sample=plan,
         detect=answer((plan.machine, ("engine not installed: pip install 'llama-planner[engine]'",))),
         capture=answer(b'{"raw": true}\n'),
-        models=answer(types.SimpleNamespace(models=(model,), quantizations=())),
+        models=answer(types.SimpleNamespace(models={model.id: model}, quantizations={})),
         estimate=answer(plan.chosen),
         plan=answer(plan),
         why_not=answer(why),

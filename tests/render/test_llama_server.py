@@ -146,6 +146,13 @@ def test_yarn_is_switched_on_exactly_beyond_the_native_context(chosen, model, co
         assert (int(flags["--rope-scale"]), int(flags["--yarn-orig-ctx"])) == stretch
 
 
+def test_what_the_file_claims_to_be_trained_for_needs_no_yarn(chosen, model):
+    """Qwen3's files say 40960 for a native context of 32768."""
+    trained = replace(model, shape={"n_ctx_train": 40960})
+    assert yarn(replace(chosen, settings=replace(chosen.settings, context_tokens=40960)), trained) is None
+    assert yarn(replace(chosen, settings=replace(chosen.settings, context_tokens=40961)), trained) == (2, 32768)
+
+
 def test_a_gpu_takes_part_when_a_device_other_than_the_cpu_holds_memory(chosen):
     """The CPU's own buffers, pinned ones included, are no GPU."""
     memory = chosen.memory[0]

@@ -96,6 +96,25 @@ def test_a_plan_that_chose_nothing_says_so_and_offers_a_way_on(texts):
     assert "llama-server" not in text
 
 
+def test_a_plan_for_another_machine_never_speaks_of_this_one(plan):
+    """The name of the described machine stands where "this machine" would."""
+    other = replace(plan, machine=replace(plan.machine, kind="described", name="epyc-768gb"), chosen=None)
+    text = plan_text(other)
+    assert text.startswith("Nothing meets the goal on epyc-768gb.")
+    assert "Machine (not this one)" in text
+    assert "epyc-768gb (described)" in text
+
+
+def test_equal_gpus_are_counted_and_others_are_not(plan):
+    """Eight times the same paragraph helps nobody."""
+    gpu = plan.machine.gpus[0]
+    gpus = (*(replace(gpu, index=index) for index in range(8)), replace(gpu, index=8, name="Other"))
+    text = machine_text(replace(plan.machine, gpus=gpus))
+    assert "GPU 0 to 7  Radeon 780M" in text
+    assert "GPU 8       Other" in text
+    assert "8 × Radeon 780M" in plan_text(replace(plan, machine=replace(plan.machine, gpus=gpus)))
+
+
 def test_an_unmeasured_speed_never_looks_measured(plan, chosen):
     """Predicted numbers say predicted in the choice and carry a sign in the table."""
     assert chosen.speed.generate is not None

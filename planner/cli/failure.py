@@ -21,6 +21,10 @@ _FULL_OR_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """What a disk can do to any write, click's own output of help included: not our bug."""
 
 
+_LAST_WORDS = 300
+"""Characters of the engine's stderr that an error line repeats: the end of it, where the reason stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is told about a failure: code for programs, message and hint for people."""
@@ -60,7 +64,7 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, PlannerError):
         message = error.message
         if isinstance(error, EngineDiedError) and error.last_words:
-            message = f"{message}; its last words: {_one_line(error.last_words)}"
+            message = f"{message}; its last words: {_one_line(error.last_words)[-_LAST_WORDS:]}"
         return Failure(error.code, error.exit_code, _one_line(message), _one_line(error.hint))
     if isinstance(error, click.ClickException):
         return Failure("usage", ExitCode.USAGE, _one_line(error.format_message()), _usage_hint(error))

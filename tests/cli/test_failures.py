@@ -97,6 +97,19 @@ def test_every_error_ends_with_its_own_code_and_hint(kind, workflow, invoke, mon
         assert "ggml_abort: out of memory" in body["message"]
 
 
+def test_a_talkative_engine_still_gives_one_short_line(workflow, invoke, monkeypatch):
+    """The end of what it said is kept, because the reason stands there."""
+
+    def fail(*_, **__):
+        raise errors.EngineDiedError("it died", how="abort", last_words="noise\n" * 500 + "GGML_ASSERT failed")
+
+    monkeypatch.setattr(workflow, "plan", fail)
+    code, _, err = invoke("plan")
+    assert code == 13
+    assert err.endswith("GGML_ASSERT failed\n")
+    assert len(err) < 400
+
+
 def test_an_unexpected_exception_is_our_bug_and_keeps_its_traceback(invoke, monkeypatch):
     """70, the traceback on stderr, still one document on stdout."""
     monkeypatch.setenv("STAND_IN", "bug")

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from planner.engine.death import HowItDied, how_it_ended, last_line, obituary
-from planner.engine.oom import OomKills, count_oom_kills
+from planner.engine.oom import OomWatch
 from planner.engine.process import WorkerProcess, child_environment
 from planner.engine.protocol import Failure, NotAReplyError, Reply, Request, decode_reply
 from planner.errors import (
@@ -57,7 +57,7 @@ class EngineChild:
         self._worker = worker or WORKER
         self._process: WorkerProcess | None = None
         self._last_id = 0
-        self._oom_before = OomKills()
+        self._oom: OomWatch | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class EngineChild:
             process = self._started()
             process.drain()
             process.forget_stderr()
-            self._oom_before = count_oom_kills(process.pid)
+            self._oom = OomWatch(process.pid)
             self._last_id += 1
             request = Request(id=self._last_id, op=op, args=dict(args or {}))
             process.send(request.encode())
@@ -136,7 +136,7 @@ class EngineChild:
                 hint = "close some programs and run it again"
                 raise UnavailableError(f"cannot start the engine's process: {reason}", hint=hint) from error
             raise EngineMissingError(f"cannot run the Python {self._python!r}: {reason}", hint=_REMEDY) from error
-        self._oom_before = count_oom_kills(process.pid)
+        self._oom = OomWatch(process.pid)
         try:
             self._await(process, 0, asked="start", deadline_s=_START_DEADLINE_S, on_event=None)
         except EngineDiedError as death:
@@ -177,7 +177,7 @@ class EngineChild:
         if how is None:
             by_itself = process.wait(_EXIT_AFTER_LAST_WORD_S)
             process.drain()
-            oom_killed = count_oom_kills(process.pid).grew_since(self._oom_before)
+            oom_killed = self._oom is not None and self._oom.struck()
             status = process.kill()
             if not by_itself and not oom_killed and status in (-signal.SIGTERM, -signal.SIGKILL):
                 status = None  # our own signals; any other status is a death that was under way

@@ -8,47 +8,50 @@ read, since a neighbour container's kill shows in the system's count too.
 
 from pathlib import Path
 
-from planner.types import Record
-
-__all__ = ["OomKills", "count_oom_kills"]
+__all__ = ["OomWatch"]
 
 
-class OomKills(Record, frozen=True, kw_only=True):
-    """Counters at one moment: by file for the groups of a process, and of the whole system (``None``: not told)."""
+class OomWatch:
+    """The counters that concern process ``pid``, as they stood when the watch began.
 
-    groups: dict[str, int] = {}
-    system: int | None = None
+    The files are found while the process lives: under cgroup v1 a zombie is shown in the root group. Where there is
+    no ``/proc`` nothing is counted, and nothing is claimed.
+    """
 
-    def grew_since(self, earlier: "OomKills") -> bool:
-        """Whether an OOM kill that can concern the process was counted after ``earlier``."""
-        shared = self.groups.keys() & earlier.groups.keys()
-        if shared:
-            return any(self.groups[name] > earlier.groups[name] for name in shared)
-        return self.system is not None and earlier.system is not None and self.system > earlier.system
+    def __init__(self, pid: int, *, proc: Path = Path("/proc")) -> None:
+        self._groups = {}
+        for folder, names in _memory_groups(pid, proc):
+            counts = ((folder / file, line, _counter(folder / file, line)) for file, line in names)
+            for file, line, count in counts:
+                if count is not None:
+                    self._groups[file, line] = count
+                    break
+        self._system_file = proc / "vmstat"
+        self._system = _counter(self._system_file, "oom_kill")
+
+    @property
+    def knows_the_group(self) -> bool:
+        """Whether the process's own group is watched, and not only the whole system."""
+        return bool(self._groups)
+
+    def struck(self) -> bool:
+        """Whether an OOM kill that can concern the process was counted since the watch began."""
+        if self._groups:
+            return any((_counter(file, line) or 0) > count for (file, line), count in self._groups.items())
+        return self._system is not None and (_counter(self._system_file, "oom_kill") or 0) > self._system
 
 
-def count_oom_kills(pid: int, *, proc: Path = Path("/proc")) -> OomKills:
-    """The counters that concern process ``pid``, a zombie included; empty where there is no ``/proc``."""
-    groups = {}
-    for folder, names in _memory_groups(pid, proc):
-        for name in names:
-            count = _counter(folder / name, "oom_kill")
-            if count is not None:
-                groups[str(folder / name)] = count
-                break
-    return OomKills(groups=groups, system=_counter(proc / "vmstat", "oom_kill"))
-
-
-def _memory_groups(pid: int, proc: Path) -> list[tuple[Path, tuple[str, ...]]]:
-    """Folders of the memory control groups of ``pid``, each with the counters to try there, best first."""
+def _memory_groups(pid: int, proc: Path) -> list[tuple[Path, tuple[tuple[str, str], ...]]]:
+    """Folders of the memory control groups of ``pid``, each with the counters (file, line) to try, best first."""
     mounts = _mounts(proc)
-    found: list[tuple[Path, tuple[str, ...]]] = []
+    found: list[tuple[Path, tuple[tuple[str, str], ...]]] = []
     for line in _text(proc / str(pid) / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "" and "cgroup2" in mounts:
-            found.append((_folder(mounts["cgroup2"], path), ("memory.events",)))
+            found.append((_folder(mounts["cgroup2"], path), (("memory.events", "oom_kill"),)))
         elif "memory" in controllers.split(",") and "cgroup" in mounts:
-            found.append((_folder(mounts["cgroup"], path), ("memory.oom_control", "memory.failcnt")))
+            names = (("memory.oom_control", "oom_kill"), ("memory.failcnt", ""))
+            found.append((_folder(mounts["cgroup"], path), names))
     return found
 
 
@@ -73,11 +76,11 @@ def _folder(mount: tuple[Path, str], path: str) -> Path:
 
 
 def _counter(file: Path, name: str) -> int | None:
-    """The number after ``name`` in a file of ``name value`` lines, or the only number of the file."""
+    """The number on the line ``name`` of a file, or of a file with nothing but a number (``name`` is empty)."""
     for line in _text(file).splitlines():
-        words = line.split()
-        if words[:1] == [name] or len(words) == 1:
-            return int(words[-1])
+        *names, value = line.split() or [""]
+        if names == name.split() and value.isdecimal():
+            return int(value)
     return None
 
 

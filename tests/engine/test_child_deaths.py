@@ -28,6 +28,7 @@ DEATHS = [
     ("exit_with", {"status": 134}, "abort", "SIGABRT"),
     ("exit_quietly", {}, "closed-pipe", "stopped answering"),
     ("close_pipe", {}, "closed-pipe", "stopped answering"),
+    ("die_slowly", {}, "abort", "SIGABRT"),
     ("half_a_line", {"then": "exit"}, "closed-pipe", "half a reply of 21 bytes"),
     ("garbage", {}, "garbage", "llama_model_loader"),
     ("wrong_id", {}, "garbage", "question 4711"),
@@ -139,25 +140,18 @@ def test_last_words_belong_to_the_question_that_was_deadly(dying):
     assert "noise" not in error.last_words
 
 
-def test_an_out_of_memory_kill_is_told_from_a_kill(dying, memory_group, tmp_path):
+def test_an_out_of_memory_kill_is_told_from_a_kill(dying, nothing_left, memory_group):
     """The kernel's OOM killer, for real, in a group of 48 MiB; a plain SIGKILL in the same group stays one."""
-    go = tmp_path / "go"
     dying.ask("ping")
     group = dying.pid
-
-    def confine(event: dict[str, object]) -> None:
-        if "ready" in event:
-            (memory_group / "cgroup.procs").write_text(str(event["ready"]))
-            go.touch()
-
-    with pytest.raises(EngineDiedError) as caught:
-        dying.ask("allocate", {"go": str(go)}, on_event=confine)
-    assert caught.value.how == "out-of-memory"
-    assert "smaller model" in caught.value.hint
-    assert not dying.alive
+    (memory_group / "cgroup.procs").write_text(str(group))
+    error, elapsed_s = die(dying, "allocate", {})
+    assert error.how == "out-of-memory"
+    assert "smaller model" in error.hint
+    assert elapsed_s < 5.0
+    nothing_left(group)
 
     dying.ask("ping")
-    assert dying.pid != group
     (memory_group / "cgroup.procs").write_text(str(dying.pid))
     error, _ = die(dying, "kill_self", {"signal": signal.SIGKILL})
     assert error.how == "killed"

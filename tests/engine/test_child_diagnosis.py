@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.death import _HINTS, _PHRASES, how_it_ended, last_line, obituary
-from planner.engine.oom import OomKills, count_oom_kills
+from planner.engine.oom import OomWatch
 
 FAULTHANDLER = b"""Fatal Python error: Aborted
 
@@ -123,26 +123,28 @@ def tree(root: Path, *, cgroup: str, mounts: str, vmstat: str = "oom_kill 5\n", 
 )
 def test_oom_kills_are_read_from_the_group_of_the_process(tmp_path, cgroup, mounts, file, content):
     """v2, v1, hybrid, an old kernel's v1 and a container; a kill elsewhere in the system is not ours."""
-    before = count_oom_kills(42, proc=tree(tmp_path, cgroup=cgroup, mounts=mounts, **{file: content.format(2)}))
-    assert list(before.groups.values()) == [2]
-    options = {"cgroup": cgroup, "mounts": mounts, "vmstat": "oom_kill 6\n"}
-    same = count_oom_kills(42, proc=tree(tmp_path, **options, **{file: content.format(2)}))
-    assert not same.grew_since(before)
-    more = count_oom_kills(42, proc=tree(tmp_path, **options, **{file: content.format(3)}))
-    assert more.grew_since(before)
+    watch = OomWatch(42, proc=tree(tmp_path, cgroup=cgroup, mounts=mounts, **{file: content.format(2)}))
+    assert watch.knows_the_group
+    assert not watch.struck()
+    # A zombie of v1 is shown in the root group; the watch must not follow it there.
+    options = {"cgroup": "3:memory:/\n", "mounts": mounts, "vmstat": "oom_kill 6\n"}
+    tree(tmp_path, **options, **{file: content.format(2)})
+    assert not watch.struck()
+    tree(tmp_path, **options, **{file: content.format(3)})
+    assert watch.struck()
 
 
 def test_without_a_group_the_whole_system_decides(tmp_path):
     """The root group of v2 has no counter; then /proc/vmstat is the only witness."""
-    before = count_oom_kills(42, proc=tree(tmp_path, cgroup="0::/\n", mounts=V2_MOUNT))
-    assert before == OomKills(groups={}, system=5)
-    after = count_oom_kills(42, proc=tree(tmp_path, cgroup="0::/\n", mounts=V2_MOUNT, vmstat="nr 1\noom_kill 6\n"))
-    assert after.grew_since(before)
-    assert not before.grew_since(before)
+    watch = OomWatch(42, proc=tree(tmp_path, cgroup="0::/\n", mounts=V2_MOUNT))
+    assert not watch.knows_the_group
+    assert not watch.struck()
+    tree(tmp_path, cgroup="0::/\n", mounts=V2_MOUNT, vmstat="nr_free_pages 77\noom_kill 6\n")
+    assert watch.struck()
 
 
 def test_without_proc_nothing_is_claimed(tmp_path):
     """macOS: unknown is not zero, and an unknown never turns a kill into an OOM kill."""
-    nothing = count_oom_kills(42, proc=tmp_path / "absent")
-    assert nothing == OomKills(groups={}, system=None)
-    assert not nothing.grew_since(nothing)
+    watch = OomWatch(42, proc=tmp_path / "absent")
+    assert not watch.knows_the_group
+    assert not watch.struck()

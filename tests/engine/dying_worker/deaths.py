@@ -22,6 +22,7 @@ __all__ = [
     "bad_number",
     "bus_error",
     "close_pipe",
+    "die_slowly",
     "divide_by_zero",
     "emit_and_answer",
     "emit_for_ever",
@@ -66,11 +67,8 @@ def abort(args: dict, _emit) -> dict:
     os.abort()
 
 
-def allocate(args: dict, emit) -> dict:
-    """Touch memory until the kernel objects, once the parent has moved us into a group with a limit."""
-    emit({"ready": os.getpid()})
-    while not Path(args["go"]).exists():
-        time.sleep(0.01)
+def allocate(_args: dict, _emit) -> dict:
+    """Touch memory until the kernel objects."""
     kept = []
     while True:
         kept.append(bytearray(b"x" * 2**20))
@@ -95,6 +93,14 @@ def close_pipe(_args: dict, _emit) -> dict:
     os.close(_reply_descriptor())
     time.sleep(60)
     return {}
+
+
+def die_slowly(_args: dict, _emit) -> dict:
+    """Close the pipe as a dying process does, and be dead of SIGABRT only when somebody insists."""
+    signal.signal(signal.SIGTERM, lambda *_: os.abort())
+    os.close(_reply_descriptor())
+    while True:
+        time.sleep(60)
 
 
 def divide_by_zero(_args: dict, _emit) -> dict:

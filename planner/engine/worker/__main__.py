@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import sys
 
-import lifetime
-import loop
-
 __all__ = ["OPS", "main"]
 
 OPS = {
@@ -31,6 +28,9 @@ def main(argv: list[str], operations: dict[str, str]) -> None:
     """Serve ``operations``; ``argv`` holds the reply pipe's descriptor and, it may be, ``follow-thread``."""
     if sys.version_info < (3, 9):  # noqa: UP036 - the interpreter is the user's choice
         sys.exit("the engine's worker needs Python 3.9 or newer, this is {}.{}".format(*sys.version_info[:2]))
+    import lifetime
+    import loop
+
     lifetime.die_with_the_parent(follow_thread="follow-thread" in argv)
     lifetime.dump_no_core()
     lifetime.volunteer_for_the_oom_killer()

@@ -1,0 +1,205 @@
+"""Asks llama.cpp what a deployment would hold, and remembers the answers while the engine build stays the same.
+
+The mistake it prevents is believing yesterday's engine: every answer is kept under the fingerprint of the very shared
+libraries that gave it, one file per model shape, so an upgrade starts from nothing and two models of equal shape
+share one answer.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from planner.engine.answers import Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
+from planner.engine.child import EngineChild
+from planner.engine.phantom import write_phantom
+from planner.errors import EngineError
+from planner.files import cache_dir, try_atomic_write
+from planner.types.model import Layout, Quantization, TensorSpec
+from planner.types.settings import Settings
+
+__all__ = ["LayoutSource", "Oracle", "phantom_folder"]
+
+LayoutSource = Callable[[], Layout]
+"""Builds a model's full layout when it is really needed; a remembered answer never needs it."""
+
+# The settings that place weights and buffers on GPUs; an engine without one ignores them all.
+_PLACEMENT = ("gpu_layers", "split_mode", "tensor_split", "cpu_moe_layers", "kv_offload", "op_offload")
+_CONTEXT = (
+    "context_tokens",
+    "parallel",
+    "kv_unified",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attention",
+    "batch",
+    "ubatch",
+    "outputs_max",
+    "repack",
+)
+
+
+class Oracle:
+    """The engine's answers about model shapes; use as a context manager so that they are kept.
+
+    ``shape_key`` names everything that the engine's answer can depend on (see ``Catalogue.shape_key``).
+    """
+
+    def __init__(self, child: EngineChild, *, folder: Path | None = None) -> None:
+        self._child = child
+        self._folder = folder if folder is not None else cache_dir() / "engine"
+        self._shapes: dict[str, ShapeAnswers] = {}
+        self._changed: set[str] = set()
+        self._system: SystemAnswer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    @property
+    def child(self) -> EngineChild:
+        """The child process that answers; measuring uses the same one."""
+        return self._child
+
+    def system(self) -> SystemAnswer:
+        """What the engine is: versions, build fingerprint, devices, resident bytes of an idle process."""
+        if self._system is None:
+            self._system = msgspec.convert(self._child.ask("system"), SystemAnswer)
+        return self._system
+
+    @property
+    def has_gpu(self) -> bool:
+        """True when the engine itself sees a GPU, so that placement settings mean something to it."""
+        return any(device["kind"] in ("gpu", "igpu") for device in self.system().devices)
+
+    def typed_layout(self, shape_key: str, layout: LayoutSource, quantization: Quantization) -> Layout:
+        """The layout with every tensor's type and the file order that ``llama-quantize`` gives it."""
+        names, types = self._types(shape_key, layout, quantization)
+        source = layout()
+        by_name = {tensor.name: tensor for tensor in source.tensors}
+        tensors = tuple(
+            TensorSpec(name=name, dims=by_name[name].dims, type=kind.upper())
+            for name, kind in zip(names, types, strict=True)
+        )
+        return msgspec.structs.replace(source, tensors=tensors)
+
+    def weights(self, shape_key: str, layout: LayoutSource, quantization: Quantization, settings: Settings) -> Weights:
+        """Where the weights of one quantization go under ``settings``; raises :class:`EngineError` when refused."""
+        key = self._key(quantization.name, settings, ("repack",))
+        known = self._shape(shape_key).weights.get(key)
+        if known is not None:
+            return known
+        with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
+            answer = self._child.ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
+        rows = msgspec.convert(answer["tensors"], list[tuple[str, int, str, int]])
+        weights = weights_from_rows(
+            rows, msgspec.convert(answer["buffers"], dict[str, int]), msgspec.convert(answer["mapped"], dict[str, int])
+        )
+        self._keep(shape_key, weights={key: weights})
+        return weights
+
+    def buffers(
+        self, shape_key: str, layout: LayoutSource, settings: Sequence[Settings], quantization: Quantization
+    ) -> list[Buffers]:
+        """Cache and compute buffers for each of ``settings``, in order, on one load of the model.
+
+        On an engine without a GPU they do not depend on the quantization (held by a test), so all share one answer.
+        """
+        name = quantization.name if self.has_gpu else "any"
+        keys = [self._key(name, each, (*_CONTEXT, "threads", "threads_batch")) for each in settings]
+        known = self._shape(shape_key).buffers
+        missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
+        if missing:
+            source = self.typed_layout(shape_key, layout, quantization) if self.has_gpu else layout()
+            with _phantom(source) as path:
+                answer = self._child.ask(
+                    "buffers", {"path": path, "settings": [msgspec.to_builtins(each) for each in missing.values()]}
+                )
+            found = msgspec.convert(answer["answers"], list[Buffers])
+            self._keep(shape_key, buffers=dict(zip(missing, found, strict=True)))
+            known = self._shape(shape_key).buffers
+        return [known[key] for key in keys]
+
+    def flush(self) -> None:
+        """Keep what was learnt; a read-only or full disk costs only the next run's time."""
+        for shape_key in sorted(self._changed):
+            try_atomic_write(self._path(shape_key), msgspec.json.encode(self._shapes[shape_key]))
+        self._changed.clear()
+
+    def _types(
+        self, shape_key: str, layout: LayoutSource, quantization: Quantization
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        known = self._shape(shape_key).types.get(quantization.name)
+        if known is not None:
+            return known
+        with _phantom(layout()) as path:
+            recipe = {"ftype": quantization.ftype, "imatrix": quantization.needs_imatrix}
+            answer = self._child.ask("types", {"path": path, "recipes": [recipe]})
+        names = msgspec.convert(answer["names"], tuple[str, ...])
+        types = msgspec.convert(answer["types"], list[tuple[str, ...]])[0]
+        self._keep(shape_key, types={quantization.name: (names, types)})
+        return names, types
+
+    def _key(self, name: str, settings: Settings, fields: tuple[str, ...]) -> str:
+        used = (*fields, *_PLACEMENT) if self.has_gpu else fields
+        return "|".join([name, *(f"{field}={getattr(settings, field)}" for field in used)])
+
+    def _path(self, shape_key: str) -> Path:
+        return self._folder / self.system().build / f"{shape_key}.json"
+
+    def _shape(self, shape_key: str) -> ShapeAnswers:
+        if shape_key not in self._shapes:
+            try:
+                self._shapes[shape_key] = msgspec.json.decode(self._path(shape_key).read_bytes(), type=ShapeAnswers)
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+                # Not asked yet, or a file that something else damaged: the engine is asked again.
+                self._shapes[shape_key] = ShapeAnswers()
+        return self._shapes[shape_key]
+
+    def _keep(
+        self,
+        shape_key: str,
+        *,
+        types: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] | None = None,
+        weights: Mapping[str, Weights] | None = None,
+        buffers: Mapping[str, Buffers] | None = None,
+    ) -> None:
+        old = self._shape(shape_key)
+        self._shapes[shape_key] = ShapeAnswers(
+            types={**old.types, **(types or {})},
+            weights={**old.weights, **(weights or {})},
+            buffers={**old.buffers, **(buffers or {})},
+        )
+        self._changed.add(shape_key)
+
+
+def phantom_folder() -> str | None:
+    """Where phantoms go: the cache where it can be written, else the system's temporary folder (None)."""
+    folder = cache_dir() / "phantoms"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
+
+
+@contextlib.contextmanager
+def _phantom(layout: Layout) -> Iterator[str]:
+    """A phantom file that exists as long as the question about it is asked."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="ask-", dir=phantom_folder()) as folder:
+            path = Path(folder) / "phantom.gguf"
+            write_phantom(path, layout)
+            yield str(path)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write a phantom model: {error.strerror or error}",
+            hint="free some disk space, or set TMPDIR",
+            code="io",
+        ) from error

@@ -1,0 +1,222 @@
+"""Opens llama.cpp through llama-cpp-python's binding and knows how one Settings object becomes its parameters.
+
+Runs inside the child, under any interpreter that has ``llama_cpp``: standard library and ``llama_cpp`` only. The
+mistake it prevents: two places that translate settings into parameters and drift from each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from errors import Refused
+
+__all__ = ["Engine", "engine", "model_and_context"]
+
+_LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_TELLING = re.compile(r"error|fail|invalid|missing|not |unknown|require", re.IGNORECASE)
+_SPLIT = {"none": 0, "layer": 1, "row": 2}
+# ggml_type numbers of the cache types (ggml.h); the public binding names only some of them.
+_CACHE_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+
+
+class Engine:
+    """The loaded binding, ggml's libraries, and the log lines the engine wrote since they were last taken."""
+
+    def __init__(self) -> None:
+        import llama_cpp
+        import llama_cpp.llama_cpp as binding
+
+        self.package_version: str = llama_cpp.__version__
+        self.api: Any = binding
+        self.folder = Path(binding.__file__).parent / "lib"
+        self.llama = ctypes.CDLL(str(_library(self.folder, "llama")))
+        self.ggml = ctypes.CDLL(str(_library(self.folder, "ggml-base")))
+        self.backends = ctypes.CDLL(str(_library(self.folder, "ggml")))
+        self.lines: list[str] = []
+        self._partial = ""
+
+        @binding.llama_log_callback
+        def keep(_level: int, text: bytes, _user_data: object) -> None:
+            # The engine writes a line in pieces; only whole lines can be parsed.
+            pieces = (self._partial + text.decode("utf-8", "replace")).split("\n")
+            self._partial = pieces.pop()
+            self.lines.extend(pieces)
+
+        self._keep = keep  # the C side holds only a pointer
+        binding.llama_log_set(keep, None)
+        binding.llama_backend_init()
+        _declare(self.ggml, self.backends)
+
+    def take_lines(self) -> list[str]:
+        """Return the log lines so far and forget them."""
+        lines, self.lines = self.lines, []
+        return lines
+
+    def last_complaint(self) -> str:
+        """The most telling log line of a question that failed."""
+        telling = [line for line in self.lines if _TELLING.search(line)]
+        chosen = telling or self.lines
+        return " / ".join(line.strip() for line in chosen[-2:]) or "the engine gave no reason"
+
+    def model_params(self, settings: dict[str, Any], *, no_alloc: bool) -> Any:
+        """llama_model_params of ``settings``; under ``no_alloc`` the load mode must be none (the engine asserts it)."""
+        params = self.api.llama_model_default_params()
+        params.load_mode = 0 if no_alloc else _LOAD_MODES[settings.get("load_mode", "mmap")]
+        params.no_alloc = no_alloc
+        params.use_extra_bufts = bool(settings.get("repack", True))
+        params.n_gpu_layers = int(settings.get("gpu_layers", -1))
+        params.split_mode = _SPLIT[settings.get("split_mode", "layer")]
+        split = tuple(settings.get("tensor_split") or ())
+        if split:
+            shares = (ctypes.c_float * int(self.api.llama_max_devices()))(*split)
+            params.tensor_split = shares
+        overrides = self._cpu_moe(int(settings.get("cpu_moe_layers", 0)))
+        if overrides is not None:
+            params.tensor_buft_overrides = overrides
+        return params
+
+    def _cpu_moe(self, layers: int) -> Any:
+        """The expert tensors of the first ``layers`` layers go to the CPU, as llama-server's --n-cpu-moe does."""
+        if layers <= 0:
+            return None
+        cpu = self.ggml_cpu_buffer_type()
+        struct = self.api.llama_model_tensor_buft_override
+        # What --n-cpu-moe matches: every expert projection of one block.
+        patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(layers)]
+        array = (struct * (layers + 1))()
+        for index, pattern in enumerate(patterns):
+            array[index].pattern = pattern
+            array[index].buft = cpu
+        array[layers].pattern = None
+        self._overrides = array
+        return array
+
+    def ggml_cpu_buffer_type(self) -> int:
+        """The plain CPU buffer type."""
+        return int(self.ggml.ggml_backend_cpu_buffer_type())
+
+    def context_params(self, settings: dict[str, Any]) -> Any:
+        """llama_context_params of ``settings``."""
+        params = self.api.llama_context_default_params()
+        params.n_ctx = int(settings["context_tokens"])
+        params.n_batch = int(settings.get("batch", 2048))
+        params.n_ubatch = int(settings.get("ubatch", 512))
+        params.n_seq_max = int(settings.get("parallel", 1))
+        params.n_outputs_max = int(settings.get("outputs_max", 0))
+        params.kv_unified = bool(settings.get("kv_unified", False))
+        params.type_k = _CACHE_TYPES[settings.get("cache_type_k", "f16")]
+        params.type_v = _CACHE_TYPES[settings.get("cache_type_v", "f16")]
+        params.flash_attn_type = _FLASH[settings.get("flash_attention", "auto")]
+        params.offload_kqv = bool(settings.get("kv_offload", True))
+        params.op_offload = bool(settings.get("op_offload", True))
+        params.n_threads = int(settings.get("threads", 1))
+        params.n_threads_batch = int(settings.get("threads_batch", 1))
+        params.no_perf = True
+        return params
+
+    def load_model(self, path: str, settings: dict[str, Any], *, no_alloc: bool) -> Any:
+        """Load a GGUF; raises :class:`Refused` with the engine's own words."""
+        if not Path(path).exists():
+            raise Refused(f"no such file: {path}")
+        self.take_lines()
+        model = self.api.llama_model_load_from_file(path.encode(), self.model_params(settings, no_alloc=no_alloc))
+        if not model:
+            raise Refused(f"the engine cannot load the model: {self.last_complaint()}")
+        return model
+
+    def make_context(self, model: Any, settings: dict[str, Any]) -> Any:
+        """Create a context; raises :class:`Refused` with the engine's own words."""
+        context = self.api.llama_init_from_model(model, self.context_params(settings))
+        if not context:
+            raise Refused(f"the engine refuses these settings: {self.last_complaint()}")
+        return context
+
+
+_engine: Engine | None = None
+
+
+def engine() -> Engine:
+    """The one engine of this process; loads the shared libraries on first use."""
+    global _engine  # noqa: PLW0603 - one process holds one copy of the libraries
+    if _engine is None:
+        _engine = Engine()
+    return _engine
+
+
+@contextlib.contextmanager
+def model_and_context(path: str, settings: dict[str, Any], *, no_alloc: bool) -> Iterator[tuple[Any, Any]]:
+    """A model and its context, freed in the right order whatever happens."""
+    eng = engine()
+    model = eng.load_model(path, settings, no_alloc=no_alloc)
+    try:
+        context = eng.make_context(model, settings)
+        try:
+            yield model, context
+        finally:
+            eng.api.llama_free(context)
+    finally:
+        eng.api.llama_model_free(model)
+
+
+def _library(folder: Path, name: str) -> Path:
+    """The very file that the binding loaded, so that every symbol is of one build."""
+    for suffix in (".dylib", ".so") if sys.platform == "darwin" else (".so",):
+        path = folder / f"lib{name}{suffix}"
+        if path.exists():
+            return path
+    raise Refused(f"lib{name} is not beside the llama_cpp binding in {folder}")
+
+
+def _declare(ggml: Any, backends: Any) -> None:
+    """Tell ctypes the pointer-returning functions of ggml's public C API; the default int would cut pointers."""
+    pointer, sizes = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
+    for library, name, result, arguments in (
+        (ggml, "ggml_backend_buft_name", ctypes.c_char_p, [pointer]),
+        (ggml, "ggml_backend_buft_is_host", ctypes.c_bool, [pointer]),
+        (ggml, "ggml_backend_buft_get_device", pointer, [pointer]),
+        (ggml, "ggml_backend_buffer_get_type", pointer, [pointer]),
+        (ggml, "ggml_backend_dev_name", ctypes.c_char_p, [pointer]),
+        (ggml, "ggml_backend_dev_description", ctypes.c_char_p, [pointer]),
+        (ggml, "ggml_backend_dev_type", ctypes.c_int, [pointer]),
+        (ggml, "ggml_backend_dev_memory", None, [pointer, sizes, sizes]),
+        (ggml, "ggml_backend_cpu_buffer_type", pointer, []),
+        (ggml, "ggml_nbytes", ctypes.c_size_t, [pointer]),
+        (ggml, "ggml_version", ctypes.c_char_p, []),
+        (ggml, "ggml_commit", ctypes.c_char_p, []),
+        (ggml, "ggml_type_name", ctypes.c_char_p, [ctypes.c_int]),
+        (backends, "ggml_backend_dev_count", ctypes.c_size_t, []),
+        (backends, "ggml_backend_dev_get", pointer, [ctypes.c_size_t]),
+        (ggml, "gguf_init_from_file", pointer, None),
+        (ggml, "gguf_free", None, [pointer]),
+        (ggml, "gguf_get_n_kv", ctypes.c_int64, [pointer]),
+        (ggml, "gguf_get_n_tensors", ctypes.c_int64, [pointer]),
+        (ggml, "gguf_get_key", ctypes.c_char_p, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_kv_type", ctypes.c_int, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_arr_type", ctypes.c_int, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_arr_n", ctypes.c_size_t, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_val_data", pointer, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_val_str", ctypes.c_char_p, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_data_offset", ctypes.c_size_t, [pointer]),
+        (ggml, "gguf_get_alignment", ctypes.c_size_t, [pointer]),
+        (ggml, "gguf_get_tensor_name", ctypes.c_char_p, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_tensor_offset", ctypes.c_size_t, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_tensor_type", ctypes.c_int, [pointer, ctypes.c_int64]),
+        (ggml, "gguf_get_tensor_size", ctypes.c_size_t, [pointer, ctypes.c_int64]),
+        (ggml, "ggml_get_tensor", pointer, [pointer, ctypes.c_char_p]),
+    ):  # fmt: skip
+        try:
+            function = getattr(library, name)
+        except AttributeError:
+            continue  # an older or newer build; the operation that needs it says so
+        function.restype = result
+        if arguments is not None:
+            function.argtypes = arguments

@@ -1,0 +1,126 @@
+"""Splits one token's work over the devices that do it, so that :mod:`planner.estimate.speed` can add their times.
+
+The mistake it prevents: dividing "the model's size" by "the bandwidth" when a token of a mixture of experts reads a
+few per cent of the weights, and when the layers live on two devices of very different speed.
+"""
+
+from planner.engine.answers import LayerBytes, Weights
+from planner.estimate.memory import HOST
+from planner.estimate.placement import gpu_of, layers_per_device
+from planner.estimate.speed import Calibration, Stage, cache_bytes_at, generate_speed, prompt_speed
+from planner.types.machine import Machine
+from planner.types.model import Model
+from planner.types.plan import Speeds
+from planner.types.settings import Settings
+
+__all__ = ["active_bytes", "expert_share", "predicted_speeds"]
+
+
+def expert_share(model: Model) -> float:
+    """Share of the routed experts that one token passes through; 1.0 for a dense model."""
+    experts, used = model.shape.get("n_expert"), model.shape.get("n_expert_used")
+    return float(used) / float(experts) if experts and used else 1.0
+
+
+def active_bytes(model: Model, weights: Weights) -> int:
+    """Weight bytes that decoding one token reads: dense parts, the used share of experts, and the head once."""
+    share = expert_share(model)
+    return weights.head_bytes + sum(_layer_read(layer, share) for layer in weights.layers)
+
+
+def predicted_speeds(
+    machine: Machine,
+    model: Model,
+    quantization: str,
+    settings: Settings,
+    weights: Weights,
+    cache_bytes: int,
+    calibrations: tuple[Calibration, ...] = (),
+) -> Speeds:
+    """Predicted decode and prompt speed at depth 0, and decode with half the context of one sequence filled.
+
+    ``cache_bytes`` is the whole cache; ``calibrations`` were learnt on this machine's CPU.
+    """
+    per_sequence = settings.context_tokens // settings.parallel
+    depth = per_sequence // 2
+    read = cache_bytes_at(cache_bytes // settings.parallel, per_sequence, depth)
+    shallow = _stages(machine, model, quantization, settings, weights, 0, calibrations)
+    deep = _stages(machine, model, quantization, settings, weights, read, calibrations)
+    return Speeds(
+        generate=generate_speed(shallow),
+        prompt=prompt_speed(shallow),
+        generate_at_depth=generate_speed(deep, at_context_tokens=depth),
+    )
+
+
+def _layer_read(layer: LayerBytes, share: float) -> int:
+    return layer.dense_bytes + round(layer.expert_bytes * share)
+
+
+def _stages(
+    machine: Machine,
+    model: Model,
+    quantization: str,
+    settings: Settings,
+    weights: Weights,
+    cache_read: int,
+    calibrations: tuple[Calibration, ...],
+) -> list[Stage]:
+    share = expert_share(model)
+    places, output = layers_per_device(machine, settings, len(weights.layers))
+    read: dict[int, int] = {output: weights.head_bytes}
+    layers: dict[int, int] = {}
+    cached: dict[int, int] = {}
+    for index, (layer, place) in enumerate(zip(weights.layers, places, strict=True)):
+        layers[place] = layers.get(place, 0) + 1
+        cached[place] = cached.get(place, 0) + cache_read // len(places)
+        experts = round(layer.expert_bytes * share)
+        stays = place if index >= settings.cpu_moe_layers else -1
+        read[place] = read.get(place, 0) + layer.dense_bytes
+        read[stays] = read.get(stays, 0) + experts
+    everything = sum(read.values()) or 1
+    return [
+        _stage(
+            machine,
+            place,
+            weights_bytes=size,
+            layers=layers.get(place, 0),
+            quantization=quantization,
+            parameters_active=round(model.parameters_active * size / everything),
+            cache_bytes=cached.get(place, 0),
+            threads=settings.threads,
+            calibrations=calibrations if place < 0 else (),
+        )
+        for place, size in sorted(read.items(), reverse=True)
+        if size
+    ]
+
+
+def _stage(
+    machine: Machine,
+    place: int,
+    *,
+    weights_bytes: int,
+    layers: int,
+    quantization: str,
+    parameters_active: int,
+    cache_bytes: int,
+    threads: int,
+    calibrations: tuple[Calibration, ...],
+) -> Stage:
+    gpu = machine.gpus[place] if place >= 0 else None
+    bandwidth = gpu.bandwidth_bytes_per_s if gpu else machine.memory.bandwidth_bytes_per_s
+    if gpu is not None and gpu.unified_memory and bandwidth is None:
+        bandwidth = machine.memory.bandwidth_bytes_per_s
+    return Stage(
+        device=gpu_of(gpu) if gpu else HOST,
+        backend=gpu.backend if gpu else "cpu",
+        weights_bytes=weights_bytes,
+        layers=layers,
+        quantization=quantization,
+        parameters_active=parameters_active,
+        cache_bytes=cache_bytes,
+        bandwidth_bytes_per_s=bandwidth,
+        threads=threads,
+        calibrations=calibrations,
+    )

@@ -39,7 +39,9 @@ _START_DEADLINE_S: Final = 30.0
 _EXIT_AFTER_LAST_WORD_S: Final = 0.5
 """A process closes its pipes a moment before it is dead; a GPU driver makes that moment long."""
 _NO_SUCH_INTERPRETER: Final = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC, errno.ELOOP}
-_REMEDY: Final = "pip install 'llama-planner[engine]', or --engine-python PATH of a Python that has llama-cpp-python"
+_REMEDY: Final = (
+    "pip install 'llama-planner[engine]', or --engine-python PATH of a Python 3.9 or newer with llama-cpp-python"
+)
 
 
 class EngineChild:

@@ -31,3 +31,18 @@ def test_each_file_of_the_worker_runs_on_python_3_9_with_llama_cpp_alone(file):
 def test_no_file_of_the_worker_hides_a_module_of_the_standard_library():
     """The folder comes first in sys.path, so a file named like one would be imported in its stead."""
     assert {name for name in OWN if name in sys.stdlib_module_names} == set()
+
+
+def test_each_registered_operation_is_a_function_of_arguments_and_emit():
+    """A wrong name in the table would only show when the question is asked."""
+    table = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse((WORKER / "__main__.py").read_text("utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "OPS"
+    )
+    assert "ping" in table
+    for operation, target in table.items():
+        module, _, function = target.partition(":")
+        tree = ast.parse((WORKER / f"{module}.py").read_text("utf-8"))
+        takes = {node.name: len(node.args.args) for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert takes.get(function) == 2, operation

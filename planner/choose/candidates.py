@@ -1,0 +1,162 @@
+"""What the goal allows, in a fixed order, and what certainly cannot fit, before the engine is asked.
+
+The mistake it prevents is asking an engine about 50 models × 28 quantizations × settings: a model that needs more than
+all memory at the lightest tensor type of its recipe is out by arithmetic alone.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from planner.choose import policy
+from planner.estimate.speed import Kernel, kernel_of
+from planner.types.machine import Machine
+from planner.types.model import Model, Quantization
+from planner.types.plan import Goal, Reason
+from planner.types.settings import CacheType, LoadMode, Settings
+
+__all__ = [
+    "Step",
+    "base_settings",
+    "better_recipe",
+    "gpu_is_used",
+    "ladder",
+    "least_bytes",
+    "memory_bound",
+    "recipes",
+    "screen",
+    "suits",
+]
+
+
+class Step(NamedTuple):
+    """One rung of the settings ladder: context per sequence and cache type."""
+
+    context: int
+    cache: CacheType
+
+
+def screen(goal: Goal, model: Model) -> Reason | None:
+    """Why the goal excludes a model whatever its size, or ``None``: fixed model, family, licence, context."""
+    if goal.model is not None and model.id != goal.model:
+        return Reason(code="not-for-this-use", text=f"the goal names {goal.model}")
+    if goal.model is None and not model.family.lower().startswith(policy.families_of(goal)):
+        wanted = ", ".join(goal.families) or "Qwen and DeepSeek"
+        return Reason(code="family", text=f"the family {model.family} is not among those asked for ({wanted})")
+    if goal.commercial_license and model.license.commercial is not True:
+        return Reason(code="licence", text=_licence(model))
+    if not policy.contexts(goal, model):
+        return Reason(code="context-too-long", text=_too_long(goal, model))
+    return None
+
+
+def _licence(model: Model) -> str:
+    if model.license.commercial is None:
+        return f"its licence ({model.license.id}) was not confirmed to allow commercial use"
+    return f"its licence ({model.license.id}) does not allow commercial use"
+
+
+def _too_long(goal: Goal, model: Model) -> str:
+    longest = f"{model.context_native} tokens"
+    if model.context_extended is not None and model.context_extended > model.context_native:
+        longest += f" ({model.context_extended} with YaRN)"
+    return f"its context ends at {longest}, and {goal.context_tokens} are asked for"
+
+
+def recipes(goal: Goal, model: Model, quantizations: Iterable[Quantization]) -> tuple[Quantization, ...]:
+    """The quantizations worth trying for a model, least loss first, then fewest bits, then by name.
+
+    One that the goal names is taken as it is. Of the others those are left out that a better one makes pointless (see
+    :func:`better_recipe`).
+    """
+    named = goal.quantization.upper() if goal.quantization is not None else None
+    allowed = [q for q in quantizations if named in {None, q.name.upper()} and suits(model, q)]
+    if named is None:
+        allowed = [q for q in allowed if better_recipe(q, allowed) is None]
+    return tuple(sorted(allowed, key=_recipe_key))
+
+
+def suits(model: Model, quantization: Quantization) -> bool:
+    """Whether a recipe makes sense for a model at all: some are for mixtures of experts only."""
+    return not (quantization.moe_only and model.parameters_active >= model.parameters)
+
+
+def better_recipe(quantization: Quantization, others: Iterable[Quantization]) -> Quantization | None:
+    """A recipe that loses no more, takes no more bits (within 1 %) and is unpacked no slower; ``None`` if none does.
+
+    Q8_0 makes F16 pointless, Q5_K_M makes Q5_1 pointless. Q4_0 stays: CPUs unpack it faster than anything as small.
+    """
+    better = [other for other in others if other.name != quantization.name and _dominates(other, quantization)]
+    return min(better, key=_recipe_key, default=None)
+
+
+def _dominates(better: Quantization, worse: Quantization) -> bool:
+    if better.bits_per_weight > 1.01 * worse.bits_per_weight or policy.loss(better) < policy.loss(worse):
+        return False
+    if _KERNELS.index(kernel_of(better.name)) > _KERNELS.index(kernel_of(worse.name)):
+        return False
+    # Of two that dominate each other the first in the order of recipes stays.
+    mutual = worse.bits_per_weight <= 1.01 * better.bits_per_weight and policy.loss(worse) >= policy.loss(better)
+    same_kernel = kernel_of(better.name) == kernel_of(worse.name)
+    return not (mutual and same_kernel) or _recipe_key(better) < _recipe_key(worse)
+
+
+def _recipe_key(quantization: Quantization) -> tuple[float, float, str]:
+    return (-policy.loss(quantization), quantization.bits_per_weight, quantization.name)
+
+
+_KERNELS: tuple[Kernel, ...] = ("plain", "k4", "k56", "k23", "codebook")
+"""Kernels from the fastest per byte to the slowest, on a CPU core (see ``planner.estimate.speed``)."""
+
+
+def ladder(goal: Goal, model: Model) -> tuple[Step, ...]:
+    """Context and cache type to try, the best first; each later rung costs more quality than the one before."""
+    steps = [Step(context, cache) for context in policy.contexts(goal, model) for cache in policy.cache_ladder(goal)]
+
+    def worth(step: Step) -> float:
+        made = policy.factors(goal, model, _LOSSLESS, step.context, step.cache)
+        return made.context * made.cache
+
+    return tuple(sorted(steps, key=worth, reverse=True))
+
+
+_LOSSLESS = Quantization(name="lossless", ftype=-1, bits_per_weight=16.0, kld=0.0, kld_source=None)
+
+
+def least_bytes(model: Model, quantization: Quantization) -> int:
+    """Bytes below which the weights cannot be, whatever the recipe does with single tensors.
+
+    A recipe's published bits per weight are an average over one model. Its lightest tensor type is at most 10 % lighter
+    from 4.4 bits on (Q4_K 4.5 of 4.9, Q8_0 8.5 of 8.5) and at most 25 % below (IQ1_S 1.56 of 2.0); nothing is lighter
+    than 1.5 bits.
+    """
+    share = 0.9 if quantization.bits_per_weight >= 4.4 else 0.75
+    return int(model.parameters * max(1.5, share * quantization.bits_per_weight) / 8)
+
+
+def memory_bound(machine: Machine) -> int | None:
+    """All bytes that a model could ever use here, before any reserve; ``None`` when a GPU's memory is unknown."""
+    gpus = machine.gpus if gpu_is_used(machine) else ()
+    sizes = [gpu.memory_total_bytes for gpu in gpus]
+    if None in sizes:
+        return None
+    return machine.memory.usable_bytes + sum(size for size in sizes if size is not None)
+
+
+def gpu_is_used(machine: Machine) -> bool:
+    """Whether layers can go to a GPU: there is one, and the engine that was asked (if any) can offload."""
+    return bool(machine.gpus) and (machine.engine is None or machine.engine.gpu_offload)
+
+
+def base_settings(goal: Goal, machine: Machine, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
+    """The settings of a rung of the ladder: the whole context of all sequences, one thread per usable core."""
+    threads = max(1, machine.cpu.usable_threads)
+    return Settings(
+        context_tokens=step.context * goal.parallel,
+        parallel=goal.parallel,
+        cache_type_k=step.cache,
+        cache_type_v=step.cache,
+        load_mode=goal.load_mode or load_mode,
+        gpu_layers=gpu_layers,
+        threads=threads,
+        threads_batch=threads,
+    )

@@ -1,0 +1,267 @@
+"""The search: every model × quantization the goal allows, best score first, until nothing left can win.
+
+A score is an upper bound (speed only lowers it). So the search takes the combination with the highest score of all,
+works it out, and ends when the highest score left is below what enough models have in hand: the rest need no question,
+and the bound is their reason. The mistakes it prevents: a shortcut that changes the answer, and a loser without a
+reason.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from planner.choose import candidates, policy, refine
+from planner.choose.candidates import Step
+from planner.choose.evaluation import Estimator, Evaluation, ModelOutcome
+from planner.choose.inquiry import Inquiry, Option
+from planner.choose.placement import Placed, placements
+from planner.choose.rank import order_key, rank, utility
+from planner.choose.why_not import rejected
+from planner.choose.words import explain
+from planner.types.machine import Machine
+from planner.types.model import Model, Quantization
+from planner.types.plan import Candidate, Goal, Reason
+from planner.types.settings import LoadMode, Settings
+from planner.units import gib, rate
+
+__all__ = ["evaluate"]
+
+_LIGHTER_TYPE_GAIN = 2.0
+"""Most that a lighter tensor type gains per byte on a CPU: Q4_0 over Q6_K, 1.7 on an Ampere Altra."""
+
+
+def evaluate(
+    goal: Goal,
+    machine: Machine,
+    catalogue_models: Iterable[Model],
+    quantizations: Iterable[Quantization],
+    estimator: Estimator,
+) -> Evaluation:
+    """Everything that can be said about a goal on a machine; the winner is ``Evaluation.chosen``.
+
+    Deterministic, and independent of the order of the models and quantizations. ``estimator`` is asked at most once
+    about a combination.
+    """
+    models = sorted(catalogue_models, key=lambda model: model.id)
+    search = _Search(goal, machine, tuple(quantizations), estimator)
+    search.run(models)
+    return search.result(models)
+
+
+class _Search:
+    """One search: what was asked, what was found. Lives for one call of :func:`evaluate`."""
+
+    def __init__(
+        self, goal: Goal, machine: Machine, quantizations: tuple[Quantization, ...], estimator: Estimator
+    ) -> None:
+        self.goal = goal
+        self.machine = machine
+        self.quantizations = quantizations
+        self.inquiry = Inquiry(goal, machine, estimator)
+        self.memory_bound = candidates.memory_bound(machine)
+        self.on_gpu = candidates.gpu_is_used(machine)
+        self.unified = self.on_gpu and all(gpu.unified_memory for gpu in machine.gpus)
+        self.recipes: dict[bool, tuple[Quantization, ...]] = {}
+        self.outcomes: dict[str, ModelOutcome] = {}
+        self.found: dict[str, list[Candidate]] = {}
+
+    # --- best first ---
+
+    def run(self, models: list[Model]) -> None:
+        """Works through options, the highest score first, and notes how each model ended."""
+        queue: list[tuple[float, str, int]] = []
+        by_id = {model.id: model for model in models}
+        for model in models:
+            reason = candidates.screen(self.goal, model)
+            if reason is None and not self._recipes(model):
+                reason = Reason(code="engine-refused", text="none of the quantizations asked for exists for it")
+            if reason is None:
+                heapq.heappush(queue, (-self._score(model, 0), model.id, 0))
+            else:
+                self.outcomes[model.id] = ModelOutcome(model=model.id, state="excluded", bound=0.0, reason=reason)
+        while queue and -queue[0][0] > self._enough():
+            negative, name, index = heapq.heappop(queue)
+            model = by_id[name]
+            best = self._best(name)
+            if -negative > best:
+                self._work_out(Option(model, self._recipes(model)[index]), best)
+                if index + 1 < len(self._recipes(model)):
+                    heapq.heappush(queue, (-self._score(model, index + 1), name, index + 1))
+        left = {name: (-negative, self._recipes(by_id[name])[index].name) for negative, name, index in queue}
+        for model in models:
+            if model.id not in self.outcomes:
+                self.outcomes[model.id] = self._outcome(model, left.get(model.id))
+
+    def _enough(self) -> float:
+        """The utility below which a score is of no interest: what the last model worth showing has in hand."""
+        in_hand = sorted((self._best(name) for name in self.found), reverse=True)
+        return in_hand[policy.KEEP - 1] if len(in_hand) >= policy.KEEP else 0.0
+
+    def _best(self, model: str) -> float:
+        return max((utility(candidate, self.goal) for candidate in self.found.get(model, ())), default=0.0)
+
+    def _score(self, model: Model, index: int) -> float:
+        """The score of a model's recipe with the best settings: the most it can come to."""
+        steps = candidates.ladder(self.goal, model)
+        return self.inquiry.factors(Option(model, self._recipes(model)[index]), steps[0]).score
+
+    def _recipes(self, model: Model) -> tuple[Quantization, ...]:
+        """The recipes of a model; they differ only between dense models and mixtures."""
+        dense = model.parameters_active >= model.parameters
+        if dense not in self.recipes:
+            self.recipes[dense] = candidates.recipes(self.goal, model, self.quantizations)
+        return self.recipes[dense]
+
+    def _outcome(self, model: Model, left: tuple[float, str] | None) -> ModelOutcome:
+        bound, recipe = left or (0.0, None)
+        if model.id in self.found:
+            winner = rank(self.found[model.id], self.goal)[0]
+            return ModelOutcome(model=model.id, state="ranked", bound=bound, quantization=winner.quantization)
+        state: Literal["nothing", "outranked"] = "nothing" if left is None else "outranked"
+        return ModelOutcome(model=model.id, state=state, bound=bound, quantization=recipe)
+
+    # --- one model with one quantization ---
+
+    def _work_out(self, option: Option, best: float) -> None:
+        steps = candidates.ladder(self.goal, option.model)
+        if self._too_big_for_sure(option, steps[0]):
+            return
+        name = option.model.id
+        if name not in self.found and self._too_slow_for_sure(option, steps[0]):
+            return
+        for candidate in self._climb_down(option, steps, best):
+            self.found.setdefault(name, []).append(candidate)
+
+    def _too_big_for_sure(self, option: Option, step: Step) -> bool:
+        least = candidates.least_bytes(option.model, option.quantization)
+        if self.memory_bound is None or least <= self.memory_bound:
+            return False
+        text = f"needs at least {gib(least)} for its weights, and this machine has {gib(self.memory_bound)} in all"
+        self.inquiry.note(option, step, None, Reason(code="too-big", text=text), needed_bytes=least, verdict="too-big")
+        return True
+
+    def _too_slow_for_sure(self, option: Option, step: Step) -> bool:
+        """Whether a CPU that was too slow with a heavier recipe cannot be fast enough with this one.
+
+        Time per token grows with the bytes read; no lighter type is read more than twice as fast per byte. Where a
+        GPU helps this says nothing: fewer bytes may move whole layers there.
+        """
+        if self.on_gpu:
+            return False
+        least = candidates.least_bytes(option.model, option.quantization)
+        slow = [
+            (entry.tokens_per_s, entry.file_bytes)
+            for entry in self.inquiry.considered
+            if entry.model == option.model.id and entry.tokens_per_s and entry.file_bytes
+        ]
+        reach = min((_LIGHTER_TYPE_GAIN * speed * max(1.0, size / least) for speed, size in slow), default=math.inf)
+        if reach >= self.goal.min_tokens_per_s:
+            return False
+        text = (
+            f"heavier quantizations of it are too slow, and fewer bytes can make that {rate(reach)} tokens/s at most; "
+            f"{rate(self.goal.min_tokens_per_s)} are asked for"
+        )
+        self.inquiry.note(option, step, None, Reason(code="too-slow", text=text), verdict="too-slow")
+        return True
+
+    def _climb_down(self, option: Option, steps: tuple[Step, ...], best: float = 0.0) -> Iterator[Candidate]:
+        """The candidates of one model × quantization that meet the goal, from the best rung of settings down.
+
+        The first rung that fits as a whole ends it. A split over GPU and CPU is kept, but lower rungs are still tried
+        for one that fits the GPU whole and is faster. The lowest rung needs least: it is asked second and says whether
+        the rungs between are worth a question. Nor is a rung whose score cannot exceed ``best``, the utility that the
+        model has already.
+        """
+        split_found = False
+        for number, step in enumerate(steps):
+            if split_found and self.inquiry.factors(option, step).score <= best:
+                break
+            if number == 1 and not self._fits_lowest(option, steps[-1], whole=split_found):
+                break
+            for placed in self._places(option, step, split=not split_found):
+                candidate = self.inquiry.candidate(option, step, placed) if placed.fits_memory else None
+                if candidate is not None:
+                    best = max(best, utility(candidate, self.goal))
+                    yield candidate
+                if placed.fits_memory and not self._is_split(placed.settings):
+                    return
+                split_found = split_found or placed.fits_memory
+        if not split_found:
+            *_, last = self._places(option, steps[-1], split=True)
+            self.inquiry.reject(option, steps[-1], last)
+
+    def _fits_lowest(self, option: Option, step: Step, *, whole: bool) -> bool:
+        places = self._places(option, step, split=not whole)
+        return any(placed.fits_memory for placed in places)
+
+    def _places(self, option: Option, step: Step, *, split: bool) -> Iterator[Placed]:
+        def probe(settings: Settings) -> Placed:
+            return self.inquiry.ask(option, settings)
+
+        if not self.on_gpu:
+            yield probe(self._settings(step, load_mode="none", gpu_layers=0))
+            return
+        layers = option.model.shape.get("n_layer")
+        yield from placements(
+            self._settings(step, load_mode="mmap", gpu_layers=-1),
+            probe,
+            layers=int(layers) if layers else None,
+            mixture=option.model.parameters_active < option.model.parameters,
+            split=(self.goal.load_mode or "none") if split and not self.unified else None,
+        )
+
+    def _settings(self, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
+        return candidates.base_settings(self.goal, self.machine, step, load_mode=load_mode, gpu_layers=gpu_layers)
+
+    def _is_split(self, settings: Settings) -> bool:
+        return self.on_gpu and (settings.gpu_layers != -1 or settings.cpu_moe_layers > 0)
+
+    # --- the whole ---
+
+    def result(self, models: list[Model]) -> Evaluation:
+        """The evaluation: polished winners in order, the winner's trade-offs, a reason for every loser."""
+        by_id = {model.id: model for model in models}
+        firsts = [min(found, key=lambda c: order_key(c, self.goal)) for found in self.found.values()]
+        ranked = rank((self._mapped(by_id, first) for first in firsts), self.goal)
+        trade_offs = self._trade_offs(ranked[0], by_id) if ranked else ()
+        evaluation = Evaluation(
+            goal=self.goal,
+            ranked=ranked,
+            trade_offs=trade_offs,
+            considered=self.inquiry.in_order(),
+            outcomes=tuple(self.outcomes[model.id] for model in models),
+            rejected=(),
+            pointless=self._pointless(),
+            questions=self.inquiry.questions,
+        )
+        told = explain(evaluation, by_id)
+        return msgspec.structs.replace(told, rejected=rejected(told))
+
+    def _pointless(self) -> dict[str, str]:
+        """Each recipe that was left out for a better one, with that one."""
+        if self.goal.quantization is not None:
+            return {}
+        better = {q.name: candidates.better_recipe(q, self.quantizations) for q in self.quantizations}
+        return {name: found.name for name, found in sorted(better.items()) if found is not None}
+
+    def _mapped(self, models: dict[str, Model], candidate: Candidate) -> Candidate:
+        return refine.mapped_where_free(self.inquiry, self.goal, self._option(models, candidate), candidate)
+
+    def _option(self, models: dict[str, Model], candidate: Candidate) -> Option:
+        name = candidate.quantization
+        return Option(models[candidate.model], next(q for q in self.quantizations if q.name == name))
+
+    def _trade_offs(self, winner: Candidate, models: dict[str, Model]) -> tuple[Candidate, ...]:
+        """Other settings of the winner's model that meet the goal: its next lighter recipes, and a longer context."""
+        known = [c for c in self.found[winner.model] if c.quantization != winner.quantization]
+        model = models[winner.model]
+        steps = candidates.ladder(self.goal, model)
+        seen = {entry.quantization for entry in self.inquiry.considered if entry.model == winner.model}
+        lighter = [quantization for quantization in self._recipes(model) if quantization.name not in seen]
+        for quantization in lighter[:2]:
+            known.extend(self._climb_down(Option(model, quantization), steps))
+        longer = refine.longest_context(self.inquiry, self.goal, self._option(models, winner), winner)
+        return rank([self._mapped(models, c) for c in [*known, *longer]], self.goal)

@@ -1,0 +1,59 @@
+"""Last touches on a candidate that already won its place: the friendlier load mode, the longest context.
+
+Both change settings and never the score, so they come after the search; the mistake it prevents is a search that asks
+twice as many questions for something that cannot change its answer.
+"""
+
+import msgspec
+
+from planner.choose.inquiry import Inquiry, Option
+from planner.types.estimate import Estimate
+from planner.types.plan import Candidate, Goal
+
+__all__ = ["longest_context", "mapped_where_free"]
+
+
+def mapped_where_free(inquiry: Inquiry, goal: Goal, option: Option, candidate: Candidate) -> Candidate:
+    """The same candidate memory-mapped, where nothing is repacked and mapping costs no more memory.
+
+    Mapped weights load at once, are shared between processes and can be dropped under pressure. Where weights are
+    repacked, mapping would hold them twice.
+    """
+    if goal.load_mode is not None or candidate.settings.load_mode != "none":
+        return candidate
+    if any(row.weights_repacked_bytes > 0 for row in candidate.memory):
+        return candidate
+    mapped = inquiry.ask(option, msgspec.structs.replace(candidate.settings, load_mode="mmap"))
+    if mapped.judged is None or not isinstance(mapped.estimate, Estimate):
+        return candidate
+    total = sum(row.total_bytes for row in candidate.memory)
+    if mapped.judged.verdict != candidate.verdict or mapped.judged.needed_bytes > total:
+        return candidate
+    return msgspec.structs.replace(
+        candidate, settings=mapped.settings, memory=mapped.judged.memory, speed=mapped.estimate.speed
+    )
+
+
+def longest_context(inquiry: Inquiry, goal: Goal, option: Option, winner: Candidate) -> list[Candidate]:
+    """The winner with the longest context, by doubling, that its model has and this machine holds.
+
+    Empty when the user gave the context, or when twice as much does not fit.
+    """
+    if goal.context_tokens is not None:
+        return []
+    longest: list[Candidate] = []
+    tokens = 2 * winner.settings.context_tokens // goal.parallel
+    while tokens <= option.model.context_native:
+        settings = msgspec.structs.replace(winner.settings, context_tokens=tokens * goal.parallel)
+        placed = inquiry.ask(option, settings)
+        if placed.judged is None or placed.judged.verdict not in {"fits", "tight"}:
+            break
+        if isinstance(placed.estimate, Estimate):
+            judged, speed = placed.judged, placed.estimate.speed
+            longest = [
+                msgspec.structs.replace(
+                    winner, settings=settings, memory=judged.memory, speed=speed, verdict=judged.verdict
+                )
+            ]
+        tokens *= 2
+    return longest

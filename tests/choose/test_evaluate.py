@@ -1,0 +1,365 @@
+"""Laws of the search: what fits, what wins, and that neither order nor shortcuts change the answer."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.choose import policy
+from planner.choose.candidates import least_bytes
+from planner.choose.evaluate import evaluate
+from planner.choose.rank import order_key, rank, runners_up, utility
+from planner.choose.verdict import is_host
+from planner.types.plan import Goal
+
+GIB = 1 << 30
+
+uses = st.sampled_from(["chat", "code", "reasoning", "documents"])
+ram = st.floats(2.0, 200.0)
+gpus = st.lists(st.floats(4.0, 80.0), max_size=2).map(tuple)
+goals = st.builds(
+    Goal,
+    use=uses,
+    min_tokens_per_s=st.sampled_from([2.0, 8.0, 30.0]),
+    commercial_license=st.booleans(),
+    parallel=st.sampled_from([1, 4]),
+    context_tokens=st.sampled_from([None, 4096, 16384, 131072]),
+)
+some_models = st.sets(st.integers(0, 47), min_size=1, max_size=10)
+
+
+def picked(models, numbers):
+    """The models of those numbers; numbers beyond the catalogue wrap around."""
+    return [models[number % len(models)] for number in sorted({n % len(models) for n in numbers})]
+
+
+def best_utility(evaluation):
+    """The utility of the winner, 0 when nothing meets the goal."""
+    return utility(evaluation.chosen, evaluation.goal) if evaluation.chosen else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(goal=goals, ram_gib=ram, gpu_gib=gpus, numbers=some_models)
+def test_nothing_is_ranked_that_does_not_fit_or_breaks_the_goal(
+    goal, ram_gib, gpu_gib, numbers, models, quantizations, make_machine, physics
+):
+    """Every ranked candidate and trade-off has room beside the reserve, is fast enough, licensed, and of the family."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib)
+    evaluation = evaluate(goal, machine, picked(models, numbers), quantizations, physics(machine))
+    by_id = {model.id: model for model in models}
+    for candidate in (*evaluation.ranked, *evaluation.trade_offs):
+        model = by_id[candidate.model]
+        assert candidate.verdict in {"fits", "tight"}
+        assert all(row.headroom_bytes >= 0 for row in candidate.memory)
+        assert all(row.reserve_bytes > 0 for row in candidate.memory)
+        assert candidate.speed.generate.tokens_per_s >= goal.min_tokens_per_s
+        assert not goal.commercial_license or model.license.commercial is True
+        assert candidate.settings.parallel == goal.parallel
+        context = candidate.settings.context_tokens // goal.parallel
+        assert context <= max(model.context_native, model.context_extended or 0)
+        assert goal.context_tokens in {None, context}
+
+
+@settings(max_examples=60, deadline=None)
+@given(use=uses, ram_gib=ram, gpu_gib=gpus, numbers=some_models, more_ram=st.floats(0, 64), more_gpu=st.floats(0, 48))
+def test_more_memory_never_makes_the_best_worse(
+    use, ram_gib, gpu_gib, numbers, more_ram, more_gpu, models, quantizations, make_machine, physics
+):
+    """RAM or GPU memory added to a machine keeps or raises the utility of what is chosen."""
+    some = picked(models, numbers)
+    small = make_machine(ram_gib, gpu_gib=gpu_gib)
+    large = make_machine(ram_gib + more_ram, gpu_gib=tuple(size + more_gpu for size in gpu_gib))
+    before = evaluate(Goal(use=use), small, some, quantizations, physics(small))
+    after = evaluate(Goal(use=use), large, some, quantizations, physics(large))
+    assert best_utility(after) >= best_utility(before) * (1 - 1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(use=uses, ram_gib=ram, numbers=some_models, faster=st.floats(1.0, 4.0))
+def test_a_faster_machine_never_makes_the_best_worse(
+    use, ram_gib, numbers, faster, models, quantizations, make_machine, physics
+):
+    """More memory bandwidth keeps or raises the utility of what is chosen."""
+    some = picked(models, numbers)
+    slow = make_machine(ram_gib, ram_bandwidth=40e9)
+    fast = make_machine(ram_gib, ram_bandwidth=40e9 * faster)
+    before = evaluate(Goal(use=use), slow, some, quantizations, physics(slow))
+    after = evaluate(Goal(use=use), fast, some, quantizations, physics(fast))
+    assert best_utility(after) >= best_utility(before) * (1 - 1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(goal=goals, ram_gib=ram, gpu_gib=gpus, numbers=some_models, data=st.data())
+def test_the_order_of_models_and_quantizations_never_matters(
+    goal, ram_gib, gpu_gib, numbers, data, models, quantizations, make_machine, physics
+):
+    """Shuffled inputs give the identical evaluation, words and all."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib)
+    some = picked(models, numbers)
+    shuffled_models = data.draw(st.permutations(some))
+    shuffled_quantizations = data.draw(st.permutations(quantizations))
+    one = evaluate(goal, machine, some, quantizations, physics(machine))
+    two = evaluate(goal, machine, shuffled_models, shuffled_quantizations, physics(machine))
+    assert one == two
+    assert rank(reversed(one.ranked), goal) == one.ranked
+
+
+@settings(max_examples=25, deadline=None)
+@given(use=uses, ram_gib=st.floats(3.0, 80.0), gpu_gib=st.lists(st.floats(6.0, 48.0), max_size=1).map(tuple))
+def test_the_bounds_give_the_same_winner_as_asking_about_everything(
+    use, ram_gib, gpu_gib, models, quantizations, make_machine, physics
+):
+    """No model × quantization that was left out, asked for by name, beats the winner."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib)
+    some = [model for model in models if model.parameters < 40_000_000_000][::3]
+    goal = Goal(use=use)
+    found = evaluate(goal, machine, some, quantizations, physics(machine))
+    best = 0.0
+    for model in some:
+        for quantization in quantizations:
+            alone = Goal(use=use, model=model.id, quantization=quantization.name)
+            best = max(best, best_utility(evaluate(alone, machine, [model], [quantization], physics(machine))))
+    assert best_utility(found) == pytest.approx(best, rel=0.01)
+
+
+@settings(max_examples=40, deadline=None)
+@given(goal=goals, ram_gib=ram, gpu_gib=gpus, numbers=some_models)
+def test_every_model_ends_in_exactly_one_place_with_a_reason(
+    goal, ram_gib, gpu_gib, numbers, models, quantizations, make_machine, physics
+):
+    """Ranked and rejected together are the models that went in, none twice, and each loser has words."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib)
+    some = picked(models, numbers)
+    evaluation = evaluate(goal, machine, some, quantizations, physics(machine))
+    ranked = [candidate.model for candidate in evaluation.ranked]
+    lost = [rejected.model for rejected in evaluation.rejected]
+    assert sorted([*ranked, *lost]) == sorted(model.id for model in some)
+    assert all(rejected.reason.text for rejected in evaluation.rejected)
+    assert [outcome.model for outcome in evaluation.outcomes] == sorted(model.id for model in some)
+    assert all(candidate.reasons for candidate in evaluation.ranked)
+
+
+@settings(max_examples=30, deadline=None)
+@given(use=uses, ram_gib=ram, context=st.sampled_from([4096, 8192, 16384]), numbers=some_models)
+def test_a_longer_context_never_improves_the_best(
+    use, ram_gib, context, numbers, models, quantizations, make_machine, physics
+):
+    """Asking for twice the context costs memory and gains nothing."""
+    machine = make_machine(ram_gib)
+    some = picked(models, numbers)
+    short, long = (
+        evaluate(Goal(use=use, context_tokens=tokens), machine, some, quantizations, physics(machine))
+        for tokens in (context, 2 * context)
+    )
+    assert best_utility(long) <= best_utility(short) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("use", ["chat", "code", "reasoning", "documents"])
+@pytest.mark.parametrize(("ram_gib", "gpu_gib"), [(24, (24.0,)), (64, (32.0,)), (64, (24.0, 24.0)), (40, ())])
+def test_a_good_32b_stands_above_any_2_bit_72b(use, ram_gib, gpu_gib, catalogue, quantizations, make_machine, physics):
+    """With room for a 32B at 4 bits or more, a 72B at 2 bits is never chosen, however fast memory is."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib, ram_bandwidth=2000e9, gpu_bandwidth=4000e9, threads=256)
+    some = [catalogue.models[name] for name in ("qwen2.5-72b", "qwen2.5-32b", "deepseek-r1-distill-llama-70b")]
+    evaluation = evaluate(Goal(use=use), machine, some, quantizations, physics(machine))
+    bits = {quantization.name: quantization.bits_per_weight for quantization in quantizations}
+    chosen = evaluation.chosen
+    assert chosen.model == "qwen2.5-32b" or bits[chosen.quantization] > 3.2
+
+
+def test_the_search_asks_little(models, quantizations, make_machine, physics):
+    """A few hundred questions for the whole catalogue, none twice, far fewer than there are combinations."""
+    for machine in (make_machine(24, threads=2), make_machine(64, gpu_gib=(24.0,)), make_machine(28, gpu_gib=(12.0,))):
+        estimator = physics(machine)
+        evaluation = evaluate(Goal(use="chat"), machine, models, quantizations, estimator)
+        assert evaluation.questions == len(estimator.asked) == len(set(estimator.asked))
+        assert len(estimator.asked) <= 500
+
+
+def test_a_model_that_cannot_fit_costs_no_question(catalogue, quantizations, make_machine, physics):
+    """DeepSeek-R1 on 16 GiB is refused by arithmetic alone, with the bytes that it needs at least."""
+    machine = make_machine(16)
+    estimator = physics(machine)
+    evaluation = evaluate(Goal(), machine, [catalogue.models["deepseek-r1"]], quantizations, estimator)
+    assert estimator.asked == []
+    assert evaluation.chosen is None
+    (lost,) = evaluation.rejected
+    assert lost.reason.code == "too-big"
+    assert lost.needed_bytes > 100 * GIB
+
+
+def test_the_arithmetic_bound_is_never_above_what_the_engine_needs(models, quantizations):
+    """The least bytes of a recipe stay below the published sizes: 4.79 GiB for Qwen3-8B Q4_K_M, 404 GB for R1."""
+    by_model = {model.id: model for model in models}
+    by_name = {quantization.name: quantization for quantization in quantizations}
+    assert least_bytes(by_model["qwen3-8b"], by_name["Q4_K_M"]) < 4789.19 * (1 << 20)
+    assert least_bytes(by_model["deepseek-r1"], by_name["Q4_K_M"]) < 404_000_000_000
+    # R1 at 1.58 bits: 131 GB were published for IQ1_S as the lightest usable mix.
+    assert least_bytes(by_model["deepseek-r1"], by_name["IQ1_S"]) < 134_000_000_000
+    for quantization in quantizations:
+        assert least_bytes(by_model["qwen3-8b"], quantization) <= 8.19e9 * quantization.bits_per_weight / 8
+
+
+def test_repacked_weights_are_not_mapped_and_others_are(catalogue, quantizations, make_machine, physics):
+    """Q4_K_M is repacked on a CPU, so it is read into memory; Q6_K is not, so it is mapped: the same bytes."""
+    machine = make_machine(32, ram_bandwidth=200e9, threads=32)
+    chosen = {}
+    for name in ("Q4_K_M", "Q6_K"):
+        goal = Goal(model="qwen3-8b", quantization=name)
+        chosen[name] = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+    assert chosen["Q4_K_M"].settings.load_mode == "none"
+    assert chosen["Q6_K"].settings.load_mode == "mmap"
+    assert any("twice" in reason.text for reason in chosen["Q4_K_M"].reasons)
+
+
+def test_a_load_mode_a_cache_type_and_a_quantization_that_the_user_fixed_are_kept(
+    catalogue, quantizations, make_machine, physics
+):
+    """Nothing that the goal names is changed, though another choice would be better."""
+    machine = make_machine(64, ram_bandwidth=300e9, threads=64)
+    goal = Goal(model="qwen3-8b", quantization="q4_k_m", load_mode="mmap", cache_type="q8_0", context_tokens=4096)
+    chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+    assert (chosen.model, chosen.quantization) == ("qwen3-8b", "Q4_K_M")
+    assert chosen.settings.load_mode == "mmap"
+    assert (chosen.settings.cache_type_k, chosen.settings.cache_type_v) == ("q8_0", "q8_0")
+    assert chosen.settings.context_tokens == 4096
+
+
+def test_the_cache_is_quantized_only_where_f16_does_not_fit(catalogue, quantizations, make_machine, physics):
+    """With room the cache stays f16; when memory shrinks it goes to q8_0 before the context shrinks."""
+    seen = []
+    for gib in (16.0, 11.5, 10.0, 9.0, 8.0, 6.5):
+        machine = make_machine(gib, ram_bandwidth=300e9, threads=64)
+        goal = Goal(model="qwen3-8b", quantization="Q4_K_M", use="code")
+        chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+        seen.append((chosen.settings.context_tokens, chosen.settings.cache_type_k))
+    assert seen[0] == (32768, "f16")
+    assert (32768, "q8_0") in seen
+    assert seen == sorted(seen, key=lambda pair: (-pair[0], ["f16", "q8_0", "q4_0"].index(pair[1])))
+    assert seen[-1][0] < 32768
+
+
+def test_a_dense_model_too_large_for_the_gpu_keeps_as_many_layers_there_as_fit(
+    catalogue, quantizations, make_machine, physics
+):
+    """The split is maximal: one layer more on the GPU would not fit, and what was not split would not either."""
+    machine = make_machine(64, gpu_gib=(12.0,), ram_bandwidth=200e9, threads=32)
+    goal = Goal(model="qwen3-32b", quantization="Q4_K_M", min_tokens_per_s=1.0, cache_type="f16", context_tokens=8192)
+    estimator = physics(machine)
+    chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, estimator).chosen
+    layers = chosen.settings.gpu_layers
+    assert 0 < layers < 64
+    model, quantization = catalogue.models["qwen3-32b"], catalogue.quantizations["Q4_K_M"]
+    one_more = estimator(model, quantization, msgspec.structs.replace(chosen.settings, gpu_layers=layers + 1))
+    gpu = next(row for row in one_more.memory if not is_host(row))
+    reserve = policy.reserve_bytes(goal, machine, host=False, available_bytes=gpu.available_bytes)
+    assert gpu.total_bytes > gpu.available_bytes - reserve
+    assert any(f"{layers} layers are on the GPU" in reason.text for reason in chosen.reasons)
+
+
+def test_a_mixture_too_large_for_the_gpu_sends_experts_to_the_cpu_and_keeps_attention(
+    catalogue, quantizations, make_machine, physics
+):
+    """Qwen3-30B-A3B on a 12 GiB card: all layers on the GPU, the experts of as few layers as possible on the CPU."""
+    machine = make_machine(32, gpu_gib=(12.0,))
+    goal = Goal(model="qwen3-30b-a3b", quantization="Q4_K_M")
+    chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+    assert chosen.settings.gpu_layers == -1
+    assert 0 < chosen.settings.cpu_moe_layers < 48
+    room = next(row.headroom_bytes for row in chosen.memory if not is_host(row))
+    expert_layer = 0.9 * chosen.file_bytes / 48
+    assert 0 <= room < expert_layer
+
+
+def test_an_engine_that_cannot_offload_plans_for_the_cpu(catalogue, quantizations, make_machine, physics):
+    """A GPU that the engine was not built for is left alone."""
+    machine = make_machine(32, gpu_gib=(24.0,), offload=False, ram_bandwidth=100e9)
+    chosen = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+    assert chosen.settings.gpu_layers == 0
+    assert [row.device for row in chosen.memory] == ["CPU"]
+
+
+def test_unified_memory_is_one_budget_without_a_split(catalogue, quantizations, make_machine, physics):
+    """On unified memory everything is on the GPU and nothing is split; the reserve is that of RAM."""
+    machine = make_machine(52, gpu_gib=(48.0,), unified=True)
+    evaluation = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine))
+    assert all(candidate.settings.gpu_layers == -1 for candidate in evaluation.ranked)
+    assert all(candidate.settings.cpu_moe_layers == 0 for candidate in evaluation.ranked)
+    assert evaluation.chosen.memory[0].reserve_bytes > 3 * GIB
+
+
+def test_a_gpu_of_unknown_memory_promises_nothing(catalogue, quantizations, make_machine, physics):
+    """Where a device does not say how much it has, no plan is made, and the reason says so."""
+    machine = make_machine(16, gpu_gib=(8.0,))
+    blind = msgspec.structs.replace(
+        machine,
+        gpus=(msgspec.structs.replace(machine.gpus[0], memory_total_bytes=None, memory_free_bytes=None),),
+    )
+    evaluation = evaluate(Goal(), blind, [catalogue.models["qwen3-0.6b"]], quantizations, physics(blind))
+    assert evaluation.chosen is None
+    assert "unknown" in evaluation.rejected[0].reason.text
+
+
+def test_an_unknown_speed_is_no_reason_to_refuse(catalogue, quantizations, make_machine, physics):
+    """Without any known bandwidth of a GPU the plan still stands on memory and says that speed is unknown."""
+    machine = make_machine(32, gpu_gib=(24.0,), gpu_bandwidth=None)
+    evaluation = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine))
+    assert evaluation.chosen is not None
+    whole = [candidate for candidate in evaluation.ranked if candidate.speed.generate is None]
+    assert whole
+    assert any("not known" in reason.text for candidate in whole for reason in candidate.reasons)
+
+
+def test_a_refusal_of_the_engine_is_skipped_and_told(catalogue, quantizations, make_machine, physics):
+    """A recipe that the engine refuses is noted, and another quantization of the model is found."""
+    machine = make_machine(32, ram_bandwidth=200e9, threads=32)
+    estimator = physics(machine, refuse=lambda _, quantization, __: not quantization.name.startswith("Q4"))
+    goal = Goal(model="qwen3-8b")
+    evaluation = evaluate(goal, machine, catalogue.models.values(), quantizations, estimator)
+    assert evaluation.chosen.quantization.startswith("Q4")
+    refused = {entry.quantization for entry in evaluation.considered if entry.reason.code == "engine-refused"}
+    assert "Q8_0" in refused
+
+
+def test_nothing_that_meets_the_goal_is_a_value_with_reasons(catalogue, quantizations, make_machine, physics):
+    """A floor that no machine reaches gives no choice and a reason for each model; nothing is raised."""
+    machine = make_machine(16)
+    goal = Goal(min_tokens_per_s=100_000.0)
+    evaluation = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine))
+    assert evaluation.chosen is None
+    assert evaluation.trade_offs == ()
+    assert runners_up(evaluation) == ()
+    assert {lost.reason.code for lost in evaluation.rejected} <= {"too-slow", "too-big", "not-for-this-use"}
+    assert len(evaluation.rejected) == len(catalogue.models)
+
+
+def test_trade_offs_are_other_settings_of_the_winner_and_say_what_they_trade(
+    catalogue, quantizations, make_machine, physics
+):
+    """Each is of the winner's model, differs from it, and names in words what it gives and takes."""
+    machine = make_machine(64, gpu_gib=(24.0,))
+    evaluation = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine))
+    assert evaluation.trade_offs
+    for option in evaluation.trade_offs:
+        assert option.model == evaluation.chosen.model
+        assert (option.quantization, option.settings) != (evaluation.chosen.quantization, evaluation.chosen.settings)
+        assert option.reasons[0].code == "trade-off"
+        assert any(word in option.reasons[0].text for word in ("quality", "faster", "slower", "context"))
+
+
+def test_a_long_enough_memory_offers_a_longer_context(catalogue, quantizations, make_machine, physics):
+    """The winner's longest context that fits is a trade-off, and never one that the user did not leave open."""
+    machine = make_machine(64, ram_bandwidth=300e9, threads=64)
+    models = [catalogue.models["qwen3-4b-instruct-2507"]]
+    open_goal = evaluate(Goal(), machine, models, quantizations, physics(machine))
+    longest = max(option.settings.context_tokens for option in open_goal.trade_offs)
+    assert longest > open_goal.chosen.settings.context_tokens
+    fixed = evaluate(Goal(context_tokens=8192), machine, models, quantizations, physics(machine))
+    assert all(option.settings.context_tokens == 8192 for option in fixed.trade_offs)
+
+
+def test_the_order_is_total(catalogue, quantizations, make_machine, physics):
+    """No two candidates of an evaluation share a sort key."""
+    machine = make_machine(64, gpu_gib=(24.0,))
+    evaluation = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine))
+    everything = (*evaluation.ranked, *evaluation.trade_offs)
+    assert len({order_key(candidate, evaluation.goal) for candidate in everything}) == len(everything)

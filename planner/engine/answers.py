@@ -4,10 +4,20 @@ Everything here is the engine's own answer or a sum over it; no rule of llama.cp
 """
 
 import re
+from typing import Literal
 
 from planner.types import Report
 
-__all__ = ["Buffer", "Buffers", "LayerBytes", "ShapeAnswers", "SystemAnswer", "Weights", "weights_from_rows"]
+__all__ = [
+    "Buffer",
+    "Buffers",
+    "LayerBytes",
+    "ShapeAnswers",
+    "SystemAnswer",
+    "SystemDevice",
+    "Weights",
+    "weights_from_rows",
+]
 
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 _EXPERTS = re.compile(r"_(ch)?exps\.")
@@ -66,6 +76,16 @@ class ShapeAnswers(Report, frozen=True, kw_only=True):
     buffers: dict[str, Buffers] = {}
 
 
+class SystemDevice(Report, frozen=True, kw_only=True):
+    """One device as ggml lists it; the CPU's free memory is unknown to ggml."""
+
+    name: str
+    description: str
+    kind: Literal["cpu", "gpu", "igpu", "accel", "other"]
+    memory_total_bytes: int | None
+    memory_free_bytes: int | None
+
+
 class SystemAnswer(Report, frozen=True, kw_only=True):
     """The engine's description of itself, as the child's ``system`` operation tells it."""
 
@@ -75,7 +95,7 @@ class SystemAnswer(Report, frozen=True, kw_only=True):
     ggml: str | None
     system_info: str
     gpu_offload: bool
-    devices: tuple[dict[str, str | int | None], ...]
+    devices: tuple[SystemDevice, ...]
     python: str
     process_bytes: int | None
 

@@ -46,11 +46,13 @@ _CONTEXT = (
 class Oracle:
     """The engine's answers about model shapes; use as a context manager so that they are kept.
 
-    ``shape_key`` names everything that the engine's answer can depend on (see ``Catalogue.shape_key``).
+    ``shape_key`` names all that the engine's answer can depend on (see ``Catalogue.shape_key``). ``cpu_only`` hides
+    the engine's GPUs from it: the answers are then about a machine that is not this one.
     """
 
-    def __init__(self, child: EngineChild, *, folder: Path | None = None) -> None:
+    def __init__(self, child: EngineChild, *, folder: Path | None = None, cpu_only: bool = False) -> None:
         self._child = child
+        self._cpu_only = cpu_only
         self._folder = folder if folder is not None else cache_dir() / "engine"
         self._shapes: dict[str, ShapeAnswers] = {}
         self._changed: set[str] = set()
@@ -76,7 +78,7 @@ class Oracle:
     @property
     def has_gpu(self) -> bool:
         """True when the engine itself sees a GPU, so that placement settings mean something to it."""
-        return any(device["kind"] in ("gpu", "igpu") for device in self.system().devices)
+        return not self._cpu_only and any(device.kind in ("gpu", "igpu") for device in self.system().devices)
 
     def typed_layout(self, shape_key: str, layout: LayoutSource, quantization: Quantization) -> Layout:
         """The layout with every tensor's type and the file order that ``llama-quantize`` gives it."""
@@ -96,7 +98,7 @@ class Oracle:
         if known is not None:
             return known
         with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
-            answer = self._child.ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
+            answer = self._ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
         rows = msgspec.convert(answer["tensors"], list[tuple[str, int, str, int]])
         weights = weights_from_rows(
             rows, msgspec.convert(answer["buffers"], dict[str, int]), msgspec.convert(answer["mapped"], dict[str, int])
@@ -118,7 +120,7 @@ class Oracle:
         if missing:
             source = self.typed_layout(shape_key, layout, quantization) if self.has_gpu else layout()
             with _phantom(source) as path:
-                answer = self._child.ask(
+                answer = self._ask(
                     "buffers", {"path": path, "settings": [msgspec.to_builtins(each) for each in missing.values()]}
                 )
             found = msgspec.convert(answer["answers"], list[Buffers])
@@ -131,6 +133,9 @@ class Oracle:
         for shape_key in sorted(self._changed):
             try_atomic_write(self._path(shape_key), msgspec.json.encode(self._shapes[shape_key]))
         self._changed.clear()
+
+    def _ask(self, op: str, args: dict[str, object]) -> dict[str, object]:
+        return self._child.ask(op, {**args, "cpu_only": self._cpu_only})
 
     def _types(
         self, shape_key: str, layout: LayoutSource, quantization: Quantization

@@ -28,6 +28,12 @@ _CACHE_TYPES = {
 }  # fmt: skip
 
 
+class _BufferOverride(ctypes.Structure):
+    """llama_model_tensor_buft_override, which the binding leaves undefined; a list ends with a NULL pattern."""
+
+    _fields_ = [("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p)]
+
+
 class Engine:
     """The loaded binding, ggml's libraries, and the log lines the engine wrote since they were last taken."""
 
@@ -44,7 +50,7 @@ class Engine:
         self.lines: list[str] = []
         self._partial = ""
 
-        @binding.llama_log_callback
+        @binding.llama_log_callback  # type: ignore[untyped-decorator]  # the binding has no types
         def keep(_level: int, text: bytes, _user_data: object) -> None:
             # The engine writes a line in pieces; only whole lines can be parsed.
             pieces = (self._partial + text.decode("utf-8", "replace")).split("\n")
@@ -67,11 +73,15 @@ class Engine:
         chosen = telling or self.lines
         return " / ".join(line.strip() for line in chosen[-2:]) or "the engine gave no reason"
 
-    def model_params(self, settings: dict[str, Any], *, no_alloc: bool) -> Any:
+    def model_params(self, settings: dict[str, Any], *, no_alloc: bool, cpu_only: bool = False) -> Any:
         """llama_model_params of ``settings``; under ``no_alloc`` the load mode must be none (the engine asserts it)."""
         params = self.api.llama_model_default_params()
         params.load_mode = 0 if no_alloc else _LOAD_MODES[settings.get("load_mode", "mmap")]
         params.no_alloc = no_alloc
+        if cpu_only:
+            # A list that ends at once: no device but the CPU. (NULL would mean all.)
+            self._no_devices = (ctypes.c_void_p * 1)(None)
+            params.devices = ctypes.addressof(self._no_devices)
         params.use_extra_bufts = bool(settings.get("repack", True))
         params.n_gpu_layers = int(settings.get("gpu_layers", -1))
         params.split_mode = _SPLIT[settings.get("split_mode", "layer")]
@@ -81,7 +91,7 @@ class Engine:
             params.tensor_split = shares
         overrides = self._cpu_moe(int(settings.get("cpu_moe_layers", 0)))
         if overrides is not None:
-            params.tensor_buft_overrides = overrides
+            params.tensor_buft_overrides = ctypes.addressof(overrides)
         return params
 
     def _cpu_moe(self, layers: int) -> Any:
@@ -89,10 +99,9 @@ class Engine:
         if layers <= 0:
             return None
         cpu = self.ggml_cpu_buffer_type()
-        struct = self.api.llama_model_tensor_buft_override
         # What --n-cpu-moe matches: every expert projection of one block.
         patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(layers)]
-        array = (struct * (layers + 1))()
+        array = (_BufferOverride * (layers + 1))()
         for index, pattern in enumerate(patterns):
             array[index].pattern = pattern
             array[index].buft = cpu
@@ -123,12 +132,13 @@ class Engine:
         params.no_perf = True
         return params
 
-    def load_model(self, path: str, settings: dict[str, Any], *, no_alloc: bool) -> Any:
+    def load_model(self, path: str, settings: dict[str, Any], *, no_alloc: bool, cpu_only: bool = False) -> Any:
         """Load a GGUF; raises :class:`Refused` with the engine's own words."""
         if not Path(path).exists():
             raise Refused(f"no such file: {path}")
         self.take_lines()
-        model = self.api.llama_model_load_from_file(path.encode(), self.model_params(settings, no_alloc=no_alloc))
+        params = self.model_params(settings, no_alloc=no_alloc, cpu_only=cpu_only)
+        model = self.api.llama_model_load_from_file(path.encode(), params)
         if not model:
             raise Refused(f"the engine cannot load the model: {self.last_complaint()}")
         return model

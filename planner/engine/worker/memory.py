@@ -51,7 +51,7 @@ def ask(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
     """
     eng = engine()
     settings = list(args["settings"])
-    model = eng.load_model(args["path"], settings[0], no_alloc=True)
+    model = eng.load_model(args["path"], settings[0], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
     try:
         answers = [_answer(eng, model, each) for each in settings]
     finally:
@@ -95,7 +95,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
     the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
     """
     eng = engine()
-    model = eng.load_model(args["path"], args["settings"], no_alloc=True)
+    model = eng.load_model(args["path"], args["settings"], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
     try:
         per_buffer = {_name(eng, buft): sizes[0] for buft, sizes in _read_map(eng.llama, _MODEL_BREAKDOWN, model, 1)}
         get_tensor = getattr(eng.llama, _GET_TENSOR)

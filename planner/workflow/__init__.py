@@ -1,0 +1,11 @@
+"""detect → catalogue → estimate → choose → measure → plan: each public function is one fold over these steps.
+
+The only room that knows all others except ``cli``. The mistake it prevents: a command that assembles the steps in its
+own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
+"""
+
+from planner.workflow.inspection import EstimateRequest, capture, detect, estimate, models
+from planner.workflow.planning import WhyNot, plan, why_not
+from planner.workflow.timing import Progress
+
+__all__ = ["EstimateRequest", "Progress", "WhyNot", "capture", "detect", "estimate", "models", "plan", "why_not"]

@@ -1,0 +1,167 @@
+"""Answers "what would this hold and how fast would it be?" for any candidate, from the engine and from measurements.
+
+This is the callable that the choose room searches with. It asks the engine where the engine can answer for the
+machine in question, falls back to the assignment rule for GPUs that are elsewhere, and puts a measured speed in the
+place of a predicted one as soon as there is one.
+"""
+
+from functools import partial
+
+import msgspec
+
+from planner.catalogue import Catalogue
+from planner.engine.answers import Buffers, Weights
+from planner.engine.oracle import LayoutSource, Oracle
+from planner.errors import EngineError
+from planner.estimate.memory import host_memory, memory_on_engine_devices
+from planner.estimate.placement import DRIVER_BYTES, modelled_memory
+from planner.estimate.speed import Calibration, TimedRun, calibrate
+from planner.estimate.stages import active_bytes, predicted_speeds
+from planner.types.estimate import Estimate, Refusal
+from planner.types.machine import Machine
+from planner.types.measurement import Measurement, TestResult
+from planner.types.model import Model, Quantization
+from planner.types.plan import DeviceMemory, Speed, Speeds
+from planner.types.settings import Settings
+
+__all__ = ["CandidateEstimator"]
+
+# An idle engine process where /proc does not tell: CPython with the binding and ggml's CPU libraries.
+_PROCESS_BYTES = 48 << 20
+_GENERATE, _PROMPT = "generate", "prompt"
+
+
+class CandidateEstimator:
+    """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`)."""
+
+    def __init__(self, oracle: Oracle, catalogue: Catalogue, machine: Machine) -> None:
+        self._oracle = oracle
+        self._catalogue = catalogue
+        self._machine = machine
+        self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
+        self._keys: dict[str, str] = {}
+        self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
+        self._calibrations: tuple[Calibration, ...] = ()
+
+    def __call__(self, model: Model, quantization: Quantization, settings: Settings) -> Estimate | Refusal:
+        """Bytes per device and speeds, or the engine's own words when it refuses."""
+        try:
+            weights = self.weights(model, quantization, settings)
+            full, lean = self._buffers(model, quantization, settings)
+        except EngineError as error:
+            return Refusal(text=error.message)
+        if full.refused or lean.refused:
+            return Refusal(text=full.refused or lean.refused or "")
+        cache_bytes = sum(buffer.context_bytes for buffer in full.buffers)
+        return Estimate(
+            file_bytes=weights.file_bytes,
+            memory=self._memory(settings, weights, full, lean),
+            speed=self._speeds(model, quantization, settings, weights, cache_bytes),
+        )
+
+    def shape_key(self, model: Model) -> str:
+        """The key under which the engine's answers about a model's shape are kept."""
+        if model.id not in self._keys:
+            self._keys[model.id] = self._catalogue.shape_key(model)
+        return self._keys[model.id]
+
+    def layout_source(self, model: Model) -> LayoutSource:
+        """Builds the model's layout when somebody really needs it."""
+        return partial(self._catalogue.layout, model)
+
+    def weights(self, model: Model, quantization: Quantization, settings: Settings) -> Weights:
+        """Where the weights go; raises :class:`EngineError` when the engine refuses."""
+        return self._oracle.weights(self.shape_key(model), self.layout_source(model), quantization, settings)
+
+    def learn(self, measurements: tuple[Measurement, ...]) -> None:
+        """Take measurements of this machine and engine build: exact where they fit, calibration for all others."""
+        for measurement in measurements:
+            model = self._catalogue.model(measurement.model)
+            key = (self.shape_key(model), measurement.quantization, _variant(measurement.settings))
+            self._measured.setdefault(key, []).append(measurement)
+        runs = [run for found in self._measured.values() for each in found if (run := self._timed_run(each))]
+        self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
+
+    def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:
+        lean = msgspec.structs.replace(settings, outputs_max=settings.parallel)
+        key, source = self.shape_key(model), self.layout_source(model)
+        both = self._oracle.buffers(key, source, [settings, lean], quantization)
+        return both[0], both[1]
+
+    def _memory(self, settings: Settings, weights: Weights, full: Buffers, lean: Buffers) -> tuple[DeviceMemory, ...]:
+        if self._oracle.has_gpu:
+            driver = max((DRIVER_BYTES.get(gpu.backend, 0) for gpu in self._machine.gpus), default=0)
+            return memory_on_engine_devices(
+                self._machine, settings, weights, full, process_bytes=self._process_bytes, driver_bytes=driver
+            )
+        if self._machine.gpus and settings.gpu_layers != 0:
+            return modelled_memory(self._machine, settings, weights, full, lean, process_bytes=self._process_bytes)
+        available = self._machine.memory.usable_bytes
+        return (
+            host_memory(settings, weights, full, lean, process_bytes=self._process_bytes, available_bytes=available),
+        )
+
+    def _speeds(
+        self, model: Model, quantization: Quantization, settings: Settings, weights: Weights, cache_bytes: int
+    ) -> Speeds:
+        predicted = predicted_speeds(
+            self._machine, model, quantization.name, settings, weights, cache_bytes, self._calibrations
+        )
+        found = self._measured.get((self.shape_key(model), quantization.name, _variant(settings)), [])
+        for measurement in found:
+            predicted = _with_measured(predicted, measurement, settings)
+        return predicted
+
+    def _timed_run(self, measurement: Measurement) -> TimedRun | None:
+        generate = _result(measurement, _GENERATE, 0)
+        if generate is None:
+            return None
+        model = self._catalogue.model(measurement.model)
+        quantization = self._catalogue.quantization(measurement.quantization)
+        prompt = _result(measurement, _PROMPT, 0)
+        return TimedRun(
+            label=f"{model.id} {quantization.name}",
+            quantization=quantization.name,
+            bytes_per_token=active_bytes(model, self.weights(model, quantization, measurement.settings)),
+            parameters_active=model.parameters_active,
+            generate_tokens_per_s=generate.tokens_per_s.median,
+            prompt_tokens_per_s=prompt.tokens_per_s.median if prompt else None,
+        )
+
+
+def _variant(settings: Settings) -> str:
+    """The settings that change speed at a given depth; load mode and context length do not."""
+    return (
+        f"{settings.cache_type_k}/{settings.cache_type_v} fa={settings.flash_attention} repack={settings.repack} "
+        f"ub={settings.ubatch} gpu={settings.gpu_layers} moe={settings.cpu_moe_layers}"
+    )
+
+
+def _result(measurement: Measurement, kind: str, depth: int) -> TestResult | None:
+    return next((r for r in measurement.results if r.test.kind == kind and r.test.depth == depth), None)
+
+
+def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings) -> Speeds:
+    depth = settings.context_tokens // settings.parallel // 2
+    found = {
+        "generate": _result(measurement, _GENERATE, 0),
+        "prompt": _result(measurement, _PROMPT, 0),
+        "generate_at_depth": _result(measurement, _GENERATE, depth),
+    }
+    changes = {name: _speed(result, measurement) for name, result in found.items() if result is not None}
+    return msgspec.structs.replace(speeds, **changes)
+
+
+def _speed(result: TestResult, measurement: Measurement) -> Speed:
+    sliced = measurement.layers_timed < measurement.layers_total
+    timed = f"{result.test.label}, {len(result.samples_ns)} repetitions, {measurement.settings.threads} threads"
+    if sliced:
+        timed += f", composed from slices of {measurement.layers_timed} of {measurement.layers_total} layers"
+    return Speed(
+        tokens_per_s=result.tokens_per_s.median,
+        low=result.tokens_per_s.low,
+        high=result.tokens_per_s.high,
+        origin=result.origin,
+        at_context_tokens=result.test.depth,
+        basis=timed,
+    )

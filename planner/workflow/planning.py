@@ -1,0 +1,219 @@
+"""From a goal to a plan: search, measure, search again, and write down why.
+
+The mistake it prevents: a plan that cannot be explained afterwards. Every model of the catalogue is either chosen, an
+alternative, or rejected with its reason, and every number says where it comes from.
+"""
+
+import difflib
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from planner import __version__
+from planner.choose.evaluate import evaluate
+from planner.choose.evaluation import Evaluation
+from planner.choose.why_not import why_not as reason_against
+from planner.errors import UsageError
+from planner.measure.threads import FACT, ThreadChoice
+from planner.render.commands import commands
+from planner.types import Report
+from planner.types.plan import Candidate, Goal, Plan, Reason
+from planner.workflow.estimator import CandidateEstimator
+from planner.workflow.inspection import check_context, models, remembered
+from planner.workflow.session import Session, open_session
+from planner.workflow.timing import Progress, Timed, time_leaders
+
+__all__ = ["WhyNot", "plan", "why_not"]
+
+_MOST_ALTERNATIVES = 8
+
+
+class WhyNot(Report, frozen=True, kw_only=True):
+    """Why ``model`` (at ``quantization``) is not ``chosen``; ``candidate`` holds its costs where they are known."""
+
+    schema: str = "planner/why-not/1"
+    model: str
+    quantization: str | None
+    chosen: str | None
+    reason: Reason
+    candidate: Candidate | None
+
+
+class _Prepared(NamedTuple):
+    """A goal whose names are known, what it is searched with, and the first search."""
+
+    goal: Goal
+    estimator: CandidateEstimator
+    evaluation: Evaluation
+    threads: ThreadChoice | None
+
+
+def plan(
+    goal: Goal,
+    *,
+    machine: str | None = None,
+    measure: Literal["none", "quick", "full"] = "full",
+    engine_python: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """The best deployment for ``goal`` on this machine or on ``machine``; ``chosen`` is ``None`` if nothing meets it.
+
+    Raises :class:`UsageError` for unknown names and impossible contexts, before an engine is started.
+    """
+    told = progress or _silent
+    goal = _known(goal)
+    told("detect", 0.0, 0.0, "")
+    with open_session(machine, engine_python) as session:
+        told("estimate", 0.0, 0.0, "asking the engine about every candidate")
+        prepared = _search(session, goal)
+        timed = Timed(prepared.evaluation, (), prepared.threads or _untried(session), ())
+        warnings = list(_why_not_measured(session, measure))
+        if measure != "none" and not warnings and prepared.evaluation.chosen is not None:
+            timed = time_leaders(
+                session,
+                prepared.estimator,
+                remembered(session),
+                prepared.evaluation,
+                lambda: _evaluate(session, goal, prepared.estimator),
+                effort=measure,
+                progress=told,
+            )
+        return _written(session, goal, timed, (*warnings, *timed.warnings))
+
+
+def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python: str | None = None) -> WhyNot:
+    """The one reason that decided against ``name`` (``MODEL`` or ``MODEL:QUANT``), from remembered speeds."""
+    wanted, _, suffix = name.partition(":")
+    known = models()
+    model = known.model(wanted)
+    quantization = known.quantization(suffix) if suffix else None
+    goal = _known(goal)
+    with open_session(machine, engine_python) as session:
+        evaluation = _search(session, goal).evaluation
+    answer = reason_against(evaluation, model, quantization)
+    chosen = evaluation.chosen
+    pool = [*evaluation.ranked, *evaluation.trade_offs]
+    same = [c for c in pool if c.model == model.id and quantization and c.quantization == quantization.name]
+    return WhyNot(
+        model=model.id,
+        quantization=answer.quantization,
+        chosen=f"{chosen.model}:{chosen.quantization}" if chosen else None,
+        reason=answer.reason,
+        candidate=next(iter(same or [c for c in pool if c.model == model.id and quantization is None]), None),
+    )
+
+
+def _known(goal: Goal) -> Goal:
+    """The goal with canonical names; a model that is named with a quantization (``qwen3-8b:Q8_0``) sets both."""
+    known = models()
+    families = sorted({model.family for model in known.models.values()})
+    for family in goal.families:
+        if not any(name.lower().startswith(family.lower()) for name in families):
+            close = difflib.get_close_matches(family, families, n=3, cutoff=0.4) or families
+            raise UsageError(
+                f"unknown family {family!r}", hint=f"did you mean {', '.join(close)}?", code="unknown-family"
+            )
+    name, _, suffix = (goal.model or "").partition(":")
+    recipe = goal.quantization or suffix
+    model = known.model(name) if name else None
+    if model is not None and goal.context_tokens is not None:
+        check_context(model, goal.context_tokens)
+    return msgspec.structs.replace(
+        goal,
+        model=model.id if model else None,
+        quantization=known.quantization(recipe).name if recipe else None,
+        families=(model.family,) if model and not goal.families else goal.families,
+    )
+
+
+def _search(session: Session, goal: Goal) -> _Prepared:
+    estimator = CandidateEstimator(session.oracle, session.catalogue, session.machine)
+    threads = None
+    if session.local:
+        store = remembered(session)
+        estimator.learn(store.all())
+        threads = store.find_fact(FACT, ThreadChoice)
+    return _Prepared(goal, estimator, _evaluate(session, goal, estimator), threads)
+
+
+def _evaluate(session: Session, goal: Goal, estimator: CandidateEstimator) -> Evaluation:
+    known = session.catalogue
+    return evaluate(goal, session.machine, known.models.values(), known.quantizations.values(), estimator)
+
+
+def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
+    if measure == "none":
+        return ()
+    if not session.local:
+        return ("nothing was measured, because this plan is for another machine; every speed is predicted",)
+    return ()
+
+
+def _untried(session: Session) -> ThreadChoice:
+    usable = max(1, session.machine.cpu.usable_threads)
+    return ThreadChoice(
+        threads=usable, threads_batch=usable, openmp_wait="passive", basis="all usable threads", trusted=False
+    )
+
+
+def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:
+    evaluation = timed.evaluation
+    ranked = [_with_threads(candidate, timed.threads) for candidate in evaluation.ranked]
+    trade_offs = [_with_threads(candidate, timed.threads) for candidate in evaluation.trade_offs]
+    chosen = ranked[0] if ranked else None
+    return Plan(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=f"planner {__version__}",
+        goal=goal,
+        machine=session.machine,
+        engine_build=session.oracle.system().build,
+        chosen=chosen,
+        alternatives=tuple([*ranked[1:], *trade_offs][:_MOST_ALTERNATIVES]),
+        rejected=evaluation.rejected,
+        measurements=timed.measurements,
+        commands=commands(chosen, session.catalogue.model(chosen.model)) if chosen else None,
+        reasons=chosen.reasons if chosen else _nothing_meets(evaluation),
+        warnings=(*warnings, *_gpu_warnings(session), *_context_warnings(session, chosen)),
+    )
+
+
+def _with_threads(candidate: Candidate, threads: ThreadChoice) -> Candidate:
+    return msgspec.structs.replace(candidate, settings=threads.applied(candidate.settings))
+
+
+def _nothing_meets(evaluation: Evaluation) -> tuple[Reason, ...]:
+    """What came closest: the model that needs least, and the fastest that was too slow."""
+    lost = [each for each in evaluation.rejected if each.reason.code in ("too-big", "too-slow", "engine-refused")]
+    smallest = min((each for each in lost if each.needed_bytes), key=lambda each: each.needed_bytes or 0, default=None)
+    fastest = max((each for each in lost if each.tokens_per_s), key=lambda each: each.tokens_per_s or 0, default=None)
+    named = {each.model: each for each in (smallest, fastest) if each is not None}
+    reasons = [
+        Reason(code=each.reason.code, text=f"closest was {each.model}: {each.reason.text}") for each in named.values()
+    ]
+    return tuple(reasons) or tuple(each.reason for each in evaluation.rejected[:1])
+
+
+def _gpu_warnings(session: Session) -> tuple[str, ...]:
+    if session.local and session.machine.gpus and not session.oracle.has_gpu:
+        names = ", ".join(sorted({gpu.name or gpu.vendor for gpu in session.machine.gpus}))
+        sentence = (
+            f"this llama.cpp build cannot use {names}, so the plan is for the CPU; "
+            "point --engine-python at an interpreter whose llama-cpp-python was built for it"
+        )
+        return (sentence,)
+    return ()
+
+
+def _context_warnings(session: Session, chosen: Candidate | None) -> tuple[str, ...]:
+    if chosen is None:
+        return ()
+    model = session.catalogue.model(chosen.model)
+    per_sequence = chosen.settings.context_tokens // chosen.settings.parallel
+    if per_sequence <= model.context_native:
+        return ()
+    return (f"{per_sequence} tokens go beyond the {model.context_native} that {model.id} was trained for (YaRN)",)
+
+
+def _silent(_stage: str, _done: float, _total: float, _text: str) -> None:
+    """Tell nobody."""

@@ -1,0 +1,81 @@
+"""One run's view of the world: the machine that is planned for, the catalogue, and the engine that answers.
+
+The mistake it prevents: mixing this machine with the one that is planned for. ``local`` says whether they are the
+same; only then may anything be measured, and only then do the engine's own devices count.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from planner import catalogue, machine
+from planner.engine.child import EngineChild
+from planner.engine.oracle import Oracle
+from planner.types.machine import Engine, EngineDevice, Machine
+
+__all__ = ["Session", "described_engine", "models_folder", "open_session", "the_machine"]
+
+
+class Session(NamedTuple):
+    """What every step of a run needs."""
+
+    machine: Machine
+    local: bool
+    catalogue: catalogue.Catalogue
+    oracle: Oracle
+    engine_python: str | None
+
+
+@contextmanager
+def open_session(machine_name: str | None, engine_python: str | None) -> Iterator[Session]:
+    """Detect or load the machine, start the engine's child, and keep what the engine said at the end.
+
+    Raises :class:`EngineMissingError` when there is no engine, the errors of :func:`planner.machine.load` and of the
+    catalogue.
+    """
+    found, local = the_machine(machine_name)
+    known = catalogue.load()
+    with EngineChild(engine_python) as child, Oracle(child, cpu_only=not local) as oracle:
+        if local:
+            found = machine.match_engine(found, described_engine(oracle))
+        yield Session(found, local, known, oracle, engine_python)
+
+
+def the_machine(name: str | None) -> tuple[Machine, bool]:
+    """The machine to plan for, and whether it is this one."""
+    if name is not None:
+        return machine.load(name), False
+    return machine.detect(models_dir=models_folder()), True
+
+
+def described_engine(oracle: Oracle) -> Engine:
+    """The engine as the machine record carries it."""
+    told = oracle.system()
+    return Engine(
+        package_version=told.package_version,
+        build=told.build,
+        llama_cpp=told.llama_cpp,
+        system_info=told.system_info,
+        gpu_offload=told.gpu_offload,
+        devices=tuple(
+            EngineDevice(
+                name=device.name,
+                description=device.description,
+                kind=device.kind,
+                memory_total_bytes=device.memory_total_bytes,
+                memory_free_bytes=device.memory_free_bytes,
+            )
+            for device in told.devices
+        ),
+    )
+
+
+def models_folder() -> Path:
+    """Where models would go: the Hugging Face cache, as its own tools find it."""
+    for variable, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        value = os.environ.get(variable)
+        if value:
+            return Path(value) / below
+    return Path("~/.cache/huggingface/hub").expanduser()

@@ -1,0 +1,177 @@
+"""Measures the leading candidate, learns, and asks again who leads: until the leader is one that was measured.
+
+A prediction that was wrong is corrected by the first measurement of the same kind, so two or three rounds suffice.
+The mistake it prevents: a plan whose winner won by a guess, while the runner-up was measured.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from planner.choose.evaluation import Evaluation
+from planner.engine.child import EngineChild
+from planner.measure.bench import Bench
+from planner.measure.lock import measurement_lock
+from planner.measure.slices import retyped
+from planner.measure.store import MeasurementStore, Question
+from planner.measure.suite import Subject, default_tests, measure_candidate
+from planner.measure.threads import ThreadChoice, choose_threads
+from planner.types.machine import Machine
+from planner.types.measurement import Measurement
+from planner.types.model import Layout
+from planner.types.plan import Candidate
+from planner.workflow.estimator import CandidateEstimator
+from planner.workflow.session import Session
+
+__all__ = ["Effort", "Progress", "Timed", "time_leaders"]
+
+Effort = Literal["quick", "full"]
+Progress = Callable[[str, float, float, str], None]
+"""Called with the stage, seconds done, seconds in all, and a few words."""
+
+
+class _Budget(NamedTuple):
+    """Seconds: in all, for the trial of threads, for one candidate; and how many candidates at most."""
+
+    total_s: float
+    threads_s: float
+    candidate_s: float
+    candidates: int
+
+
+# A default run ends within 120 s and a quick one within 30 s on two cores, detection, search and start included.
+_BUDGETS: dict[Effort, _Budget] = {
+    "full": _Budget(total_s=100.0, threads_s=12.0, candidate_s=34.0, candidates=3),
+    "quick": _Budget(total_s=21.0, threads_s=4.0, candidate_s=11.0, candidates=2),
+}
+_LEAST_USEFUL_S = 6.0
+_SMALLEST_CACHE_BYTES = 8 << 20
+
+
+class Timed(NamedTuple):
+    """What measuring left: the last evaluation, the measurements it rests on, the threads, and warnings in words."""
+
+    evaluation: Evaluation
+    measurements: tuple[Measurement, ...]
+    threads: ThreadChoice
+    warnings: tuple[str, ...]
+
+
+def time_leaders(
+    session: Session,
+    estimator: CandidateEstimator,
+    store: MeasurementStore,
+    evaluation: Evaluation,
+    again: Callable[[], Evaluation],
+    *,
+    effort: Effort,
+    progress: Progress,
+) -> Timed:
+    """Measure leaders until one stays in front; ``again`` searches anew with what was learnt.
+
+    Measurements that are kept from an earlier run cost nothing. Raises :class:`BusyError` when another measurement
+    runs on this machine, :class:`EngineDiedError` when the child dies.
+    """
+    budget = _BUDGETS[effort]
+    begin = time.monotonic()
+    done: list[Measurement] = []
+    warnings: list[str] = []
+    leader = evaluation.chosen
+    assert leader is not None  # noqa: S101 - the caller measures only when there is something to measure
+
+    def told(stage: str, _done: float, _total_s: float) -> None:
+        progress("measure", time.monotonic() - begin, budget.total_s, stage)
+
+    with measurement_lock(), Bench(lambda env: EngineChild(session.engine_python, env=env)) as bench:
+        threads = choose_threads(
+            bench,
+            _subject(session, estimator, leader),
+            leader.settings,
+            usable_threads=session.machine.cpu.usable_threads,
+            store=store,
+            budget_s=budget.threads_s,
+            progress=told,
+        )
+        while leader is not None and len(done) < budget.candidates and not _is_done(leader, done):
+            left_s = budget.total_s - (time.monotonic() - begin)
+            settings = threads.applied(leader.settings)
+            tests = default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
+            subject = _subject(session, estimator, leader)
+            question = Question(
+                shape_key=subject.shape_key, quantization=leader.quantization, settings=settings, tests=tests
+            )
+            found = store.find(question, effort=effort)
+            if found is None:
+                if left_s < _LEAST_USEFUL_S:
+                    warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
+                    break
+                found = measure_candidate(
+                    bench,
+                    subject,
+                    settings,
+                    tests,
+                    machine_key=store.machine_key,
+                    engine_build=store.engine_build,
+                    budget_s=min(budget.candidate_s, left_s),
+                    effort=effort,
+                    progress=_named(leader.model, told),
+                )
+                store.keep(question, found, effort=effort)
+            done.append(msgspec.structs.replace(found, model=leader.model))
+            estimator.learn((done[-1],))
+            evaluation = again()
+            leader = evaluation.chosen
+    if leader is not None and not _is_done(leader, done):
+        warnings.append(
+            f"{leader.model} {leader.quantization} leads after {len(done)} measurements but was not measured itself; "
+            "its speed is predicted from them"
+        )
+    for measurement in done:
+        label = f"{measurement.model} {measurement.quantization}"
+        warnings.extend(f"{label} was measured while disturbed: {why}" for why in measurement.conditions.disturbed)
+    return Timed(evaluation, tuple(done), threads, tuple(warnings))
+
+
+def _named(model: str, told: Callable[[str, float, float], None]) -> Callable[[str, float, float], None]:
+    """``told`` with the model's name before each stage."""
+
+    def named(stage: str, done: float, total_s: float) -> None:
+        told(f"{model}: {stage}", done, total_s)
+
+    return named
+
+
+def _is_done(leader: Candidate, done: Sequence[Measurement]) -> bool:
+    return any((each.model, each.quantization) == (leader.model, leader.quantization) for each in done)
+
+
+def _subject(session: Session, estimator: CandidateEstimator, candidate: Candidate) -> Subject:
+    model = session.catalogue.model(candidate.model)
+    quantization = session.catalogue.quantization(candidate.quantization)
+    key, source = estimator.shape_key(model), estimator.layout_source(model)
+
+    def whole() -> Layout:
+        return session.oracle.typed_layout(key, source, quantization)
+
+    def part(layers: Sequence[int]) -> Layout:
+        return retyped(session.catalogue.layout(model, layers), whole())
+
+    return Subject(
+        model=candidate.model,
+        quantization=candidate.quantization,
+        shape_key=key,
+        whole=whole,
+        part=part,
+        resident_bytes=sum(row.total_bytes for row in candidate.memory),
+        usable_bytes=session.machine.memory.usable_bytes,
+        cache_bytes=_last_level_cache_bytes(session.machine),
+    )
+
+
+def _last_level_cache_bytes(machine: Machine) -> int:
+    caches = [cache for cache in machine.cpu.caches if cache.kind != "instruction"]
+    deepest = max((cache.level for cache in caches), default=0)
+    sizes = [cache.size_bytes for cache in caches if cache.level == deepest]
+    return max([_SMALLEST_CACHE_BYTES, *sizes])

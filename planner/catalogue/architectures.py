@@ -91,17 +91,19 @@ class Architecture:
         )
 
     def parameters(self, model: Model) -> tuple[int, int]:
-        """Parameters in all, and those that one token passes through (``used`` is the share of each tensor)."""
+        """Parameters in all, and those that one token passes through; equal where nothing is routed."""
         scope = self._scope(model)
-        total, active = 0, 0.0
+        total, active, routed = 0, 0.0, False
         for index in (None, *self._kept(scope, None)):
             for place, tensor, inner in self._lines(scope, index):
                 if tensor.type == "constant":
                     continue
                 size = math.prod(self._dims(place, tensor, inner))
+                share = self._number(f"{place}.used", tensor.used, inner)
                 total += size
-                active += size * self._number(f"{place}.used", tensor.used, inner)
-        return total, round(active)
+                active += size * share
+                routed = routed or 0 < share < 1
+        return total, round(active) if routed else total
 
     def shape_key(self, model: Model) -> str:
         """A key that is equal for models of which the engine gives the same sizes and speeds.

@@ -1,7 +1,7 @@
 """ggml's tensor types: number, block size, and where in a block the scales stand, so that random weights stay sane.
 
 Random bytes are no random weights: a scale that happens to be NaN or 10⁴ turns every activation into NaN, and a kernel
-then runs at another speed. Tests hold this table against the engine's own and against the ``gguf`` package.
+then runs at another speed. Tests hold this table against the engine's own.
 """
 
 import struct
@@ -61,6 +61,10 @@ TYPES: Mapping[str, GgmlType] = {
     "TQ2_0": GgmlType(35, 256, 66, _scales((64, 0.02))),
     # One exponent byte: 2^(120−127) times quants of up to 6.
     "MXFP4": GgmlType(39, 32, 17, ((0, b"\x78"),)),
+    # Four small floats (4 exponent bits, 3 of mantissa), one for each 16 values: 4·2⁻⁹.
+    "NVFP4": GgmlType(40, 64, 36, ((0, b"\x04\x04\x04\x04"),)),
+    "Q1_0": GgmlType(41, 128, 18, _scales((0, 0.02))),
+    "Q2_0": GgmlType(42, 64, 18, _scales((0, 0.02))),
 }
 
 

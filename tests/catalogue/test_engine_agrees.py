@@ -6,8 +6,11 @@ import msgspec
 import pytest
 
 from planner.catalogue import load
+from planner.engine.child import EngineChild
+from planner.engine.oracle import Oracle
 from planner.engine.phantom import write_phantom
 from planner.types.model import TensorSpec
+from planner.types.settings import Settings
 
 pytestmark = pytest.mark.engine
 
@@ -189,3 +192,26 @@ def test_a_missing_a_misshapen_and_a_stray_tensor_are_all_noticed(model, tmp_pat
     optional = ("output.weight", "rope_freqs.weight", "exp_probs_b.bias", "attn_q.bias", "attn_k.bias", "attn_v.bias")
     assert all(what.removesuffix(" missing").endswith(optional) for what in loaded), loaded
     assert all(Path(question["path"]).exists() for question in questions)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("qwen2.5-7b", "qwen2.5-7b-1m"), ("qwen3-4b", "qwen3-4b-thinking-2507"), ("qwen3-30b-a3b", "qwen3-coder-30b-a3b")],
+)
+def test_models_with_one_shape_key_get_one_answer_from_the_engine(catalogue, tmp_path, one, other):
+    """What the key leaves out (rope base, trained context) changes no buffer, also far beyond the trained context."""
+    pytest.importorskip("llama_cpp", reason="needs the engine")
+    models = [catalogue.model(name) for name in (one, other)]
+    assert catalogue.shape_key(models[0]) == catalogue.shape_key(models[1])
+    assert catalogue.layout(models[0]).metadata != catalogue.layout(models[1]).metadata
+    settings = [Settings(context_tokens=tokens) for tokens in (4096, 65536)]
+    recipe = catalogue.quantization("Q4_K_M")
+    with EngineChild() as child:
+        # Each model under a key of its own, so that the second answer is the engine's and not the store's.
+        answers = [
+            Oracle(child, folder=tmp_path).buffers(
+                model.id, lambda model=model: catalogue.layout(model), settings, recipe
+            )
+            for model in models
+        ]
+    assert answers[0] == answers[1]

@@ -138,6 +138,7 @@ def plan_slices(layout: Layout, *, cache_bytes: int, budget_bytes: int) -> Slice
 def compose(plan: SlicePlan, samples: Sequence[Sequence[float]]) -> Composed | None:
     """Time of the whole from interleaved ``samples`` of each slice; ``None`` when they do not determine it.
 
+    Either a kind of layer is missing, or the noise is larger than the layers that the slices differ by.
     The interval is ± t · √(Σ weight² · error²) of the slices' medians, with one relative deviation pooled over all of
     them (they ran interleaved on one machine), plus the additivity error in quadrature.
     """
@@ -147,7 +148,7 @@ def compose(plan: SlicePlan, samples: Sequence[Sequence[float]]) -> Composed | N
         return None
     middle = sum(weight * each for weight, each in zip(weights, medians, strict=True))
     if middle <= 0:
-        return None  # noise ate the differences between the slices
+        return None
     freedom = sum(len(each) - 1 for each in samples)
     if freedom < 1:
         return None
@@ -161,7 +162,9 @@ def compose(plan: SlicePlan, samples: Sequence[Sequence[float]]) -> Composed | N
     )
     half = ((student_quantile(0.9, freedom) ** 2) * variance + (ADDITIVITY * middle) ** 2) ** 0.5
     rounds = tuple(sum(w * value for w, value in zip(weights, row, strict=True)) for row in zip(*samples, strict=False))
-    return Composed(middle, max(middle - half, middle * 0.01), middle + half, rounds)
+    if half >= middle or min(rounds) <= 0:
+        return None
+    return Composed(middle, middle - half, middle + half, rounds)
 
 
 class _Unit(NamedTuple):

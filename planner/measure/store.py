@@ -15,18 +15,16 @@ import msgspec
 
 from planner.files import cache_dir, try_atomic_write
 from planner.types import Report
-from planner.types.machine import Machine
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 
-__all__ = ["Effort", "MeasurementStore", "Question", "machine_key"]
+__all__ = ["Effort", "MeasurementStore", "Question"]
 
 Effort = Literal["quick", "full"]
 """How much time was spent; a full measurement also answers a quick question, not the other way round."""
 
 FactT = TypeVar("FactT", bound=msgspec.Struct)
 
-_GIB = 1 << 30
 _EFFORTS: dict[Effort, tuple[Effort, ...]] = {"quick": ("full", "quick"), "full": ("full",)}
 
 
@@ -53,31 +51,11 @@ class _Entry(Report, frozen=True, kw_only=True):
     measurement: Measurement
 
 
-def machine_key(machine: Machine) -> str:
-    """A short name for everything about a machine that its speeds depend on.
-
-    Processor, instruction sets, threads we may use, memory in whole GiB (kernels differ by megabytes), GPUs with
-    their drivers. What changes by the minute (free memory, load) is not in it, nor are names of hosts or users.
-    """
-    cpu = machine.cpu
-    facts = (
-        machine.os,
-        machine.architecture,
-        cpu.model,
-        cpu.physical_cores,
-        cpu.logical_cpus,
-        cpu.affinity_cpus,
-        cpu.quota_cpus,
-        cpu.usable_threads,
-        cpu.isa,
-        round(machine.memory.total_bytes / _GIB),
-        [(gpu.vendor, gpu.name, gpu.memory_total_bytes, gpu.driver, gpu.power_limit_watts) for gpu in machine.gpus],
-    )
-    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16]
-
-
 class MeasurementStore:
     """The measurements of one machine and engine build under ``folder`` (default: the cache folder).
+
+    ``machine`` is the machine's key (:func:`planner.machine.identity.machine_key`), ``engine_build`` the fingerprint
+    of the engine's libraries: a change of either starts an empty store.
 
     ``warn`` receives one sentence for each damaged file that was skipped.
     """

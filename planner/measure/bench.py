@@ -1,0 +1,209 @@
+"""Holds the children that time, with the phantoms they have open, and asks them for one run at a time.
+
+OpenMP reads its waiting policy once, when it starts, so each policy is another child; both stay up, so that trials can
+be interleaved (an idle one ends its threads and costs nothing). Mistakes it prevents: a phantom or a child left behind
+after Ctrl-C, a question without a deadline, and a deadline that a slow but honest machine would miss.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+
+from planner.engine.child import EngineChild
+from planner.engine.phantom import write_phantom
+from planner.errors import FileIOError
+from planner.files import cache_dir
+from planner.measure.slices import weights_bytes
+from planner.types.measurement import Test
+from planner.types.model import Layout
+from planner.types.settings import Settings
+
+__all__ = ["Bench", "OpenChild", "Progress", "Run", "no_progress"]
+
+OpenChild = Callable[[Mapping[str, str]], EngineChild]
+"""Makes a child with additions to its environment; the child starts with its first question."""
+
+Progress = Callable[[str, float, float], None]
+"""Told what runs now, the share of it that is done (0 to 1), and how many seconds it takes in all."""
+
+RANDOM_FOR_ROUTING = ("ffn_gate_inp.weight", "ffn_norm.weight", "token_embd.weight")
+"""What must not be zero for tokens to be routed to different experts: what the router sees, and the router."""
+
+_FIRST_LOAD_BYTES_PER_S = 0.7e9
+_SLOWEST_LOAD_BYTES_PER_S = 50e6
+_LOAD_GRACE_S = 30.0
+_SEED = 1
+
+
+class Run(NamedTuple):
+    """What one question to the child brought; ``wall_s`` counts everything around the timed part too."""
+
+    samples_ns: tuple[int, ...]
+    tokens_timed: int
+    depth_reached: int
+    filled_by: str
+    wall_s: float
+
+    @property
+    def ns_per_token(self) -> float:
+        """Nanoseconds for one token of the fastest repetition."""
+        return min(self.samples_ns) / self.tokens_timed
+
+
+def no_progress(_stage: str, _done: float, _total_s: float) -> None:
+    """Tell nobody."""
+
+
+class Bench:
+    """Children by waiting policy and open phantoms by label; a context manager that leaves nothing behind.
+
+    ``folder`` is where phantoms go (sparse files; default: the cache, else the system's temporary folder).
+    """
+
+    def __init__(self, open_child: OpenChild, *, folder: Path | None = None) -> None:
+        self._open_child = open_child
+        self._children: dict[str, EngineChild] = {}
+        self._owner: dict[str, EngineChild] = {}
+        self._settings: dict[str, Settings] = {}
+        self._parent = folder
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.load_bytes_per_s = _FIRST_LOAD_BYTES_PER_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End every child and remove every phantom."""
+        children, self._children = self._children, {}
+        self._owner.clear()
+        for child in children.values():
+            child.close()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.cleanup()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The children that run."""
+        return tuple(child.pid for child in self._children.values() if child.pid is not None)
+
+    def load_s(self, size_bytes: int) -> float:
+        """How long loading ``size_bytes`` will take, judged by the loads so far."""
+        return size_bytes / self.load_bytes_per_s
+
+    def open(self, layout: Layout, settings: Settings, label: str, *, progress: Progress = no_progress) -> None:
+        """Write ``layout`` (with its types) as a phantom and load it as ``label`` in the child that waits as told.
+
+        Routed models get random routers; on machines with a GPU everything is random, since zeros draw less power.
+        """
+        size = weights_bytes(layout)
+        path = self._path(label)
+        routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
+        if routed:
+            write_phantom(path, layout, random_seed=_SEED, random_only=RANDOM_FOR_ROUTING)
+        else:
+            write_phantom(path, layout)
+        child = self._child(settings.openmp_wait)
+        progress("loading a phantom model", 0.0, self.load_s(size))
+        begin = time.monotonic()
+        child.ask(
+            "timing.open",
+            {"path": str(path), "settings": msgspec.to_builtins(settings), "label": label, "seed": _SEED},
+            deadline_s=_LOAD_GRACE_S + size / _SLOWEST_LOAD_BYTES_PER_S,
+        )
+        # The mapping outlives the name, and a file without a name cannot be left behind.
+        path.unlink(missing_ok=True)
+        # Very small phantoms measure the start of a child, not the speed of loading.
+        if size > 100e6:
+            self.load_bytes_per_s = size / (time.monotonic() - begin)
+        self._owner[label] = child
+        self._settings[label] = settings
+
+    def close(self, labels: Sequence[str]) -> None:
+        """Free the models of ``labels``; the children stay."""
+        for label in labels:
+            child = self._owner.pop(label, None)
+            if child is not None and child.alive:
+                child.ask("timing.close", {"label": label}, deadline_s=_LOAD_GRACE_S)
+
+    def run(
+        self,
+        label: str,
+        test: Test,
+        *,
+        tokens: int,
+        deadline_s: float,
+        budget_s: float | None = None,
+        fill_budget_s: float = 20.0,
+        threads: tuple[int, int] | None = None,
+    ) -> Run:
+        """One repetition of ``test`` shortened to ``tokens`` (and by ``budget_s``) on the model ``label``.
+
+        ``threads`` (decode, prompt) overrides the settings it was opened with. Raises what the child raises;
+        :class:`EngineDiedError` when nothing came in ``deadline_s``.
+        """
+        settings = self._settings[label]
+        decode, prompt = threads or (settings.threads, settings.threads_batch)
+        args: dict[str, object] = {
+            "label": label,
+            "kind": test.kind,
+            "tokens": tokens,
+            "depth": test.depth,
+            "threads": decode,
+            "threads_batch": prompt,
+            "repetitions": 1,
+            "fill_budget_s": fill_budget_s,
+        }
+        if budget_s is not None:
+            args["budget_s"] = budget_s
+        begin = time.monotonic()
+        answer = self._owner[label].ask("timing.run", args, deadline_s=deadline_s)
+        return msgspec.convert({**answer, "wall_s": time.monotonic() - begin}, _Answer).run()
+
+    def _child(self, waiting: str) -> EngineChild:
+        if waiting not in self._children:
+            self._children[waiting] = self._open_child({"OMP_WAIT_POLICY": waiting})
+        return self._children[waiting]
+
+    def _path(self, label: str) -> Path:
+        if self._folder is None:
+            self._folder = _temporary(self._parent if self._parent is not None else cache_dir() / "phantoms")
+        return Path(self._folder.name) / f"{label}.gguf"
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """The child's reply to ``timing.run``, checked."""
+
+    samples_ns: tuple[int, ...]
+    tokens_timed: int
+    depth_reached: int
+    filled_by: str
+    wall_s: float
+
+    def run(self) -> Run:
+        return Run(self.samples_ns, self.tokens_timed, self.depth_reached, self.filled_by, self.wall_s)
+
+
+def _temporary(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for phantoms in ``parent``, or in the system's own place when that cannot be written."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="measure-", dir=parent)
+    except OSError:
+        try:
+            return tempfile.TemporaryDirectory(prefix="planner-measure-")
+        except OSError as error:
+            raise FileIOError(
+                f"no folder for phantom models: {error.strerror or error}",
+                hint="set TMPDIR to a folder you may write to",
+            ) from error

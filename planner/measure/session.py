@@ -1,0 +1,117 @@
+"""One measuring session of a plan: what is kept is answered from the store, the rest is timed under the machine's lock.
+
+The lock is taken and the child started by the first question that the store cannot answer, so a second run of the same
+plan touches neither. The mistake it prevents: the same candidate measured twice, or two planners timing each other.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from planner.measure.bench import Bench, OpenChild, Progress, no_progress
+from planner.measure.lock import measurement_lock
+from planner.measure.store import Effort, MeasurementStore, Question
+from planner.measure.suite import Subject, measure_candidate
+from planner.measure.threads import ThreadChoice, choose_threads, kept_choice
+from planner.types.measurement import Measurement, Test
+from planner.types.settings import Settings
+
+__all__ = ["MeasuringSession"]
+
+
+class MeasuringSession:
+    """Threads and measurements of one machine and engine build; a context manager that frees lock, children, phantoms.
+
+    ``wait_s`` is how long it waits for another measurement to end before it raises :class:`BusyError`. ``folder`` is
+    where phantoms go.
+    """
+
+    def __init__(
+        self,
+        open_child: OpenChild,
+        store: MeasurementStore,
+        *,
+        effort: Effort = "full",
+        progress: Progress = no_progress,
+        wait_s: float = 5.0,
+        folder: Path | None = None,
+    ) -> None:
+        self._open_child = open_child
+        self._store = store
+        self._effort: Effort = effort
+        self._progress = progress
+        self._wait_s = wait_s
+        self._folder = folder
+        self._resources = contextlib.ExitStack()
+        self._bench: Bench | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bench = None
+        self._resources.close()
+
+    def kept_threads(self, *, usable_threads: int) -> ThreadChoice | None:
+        """The threads that an earlier trial found, without timing anything; ``None`` when there was none."""
+        return kept_choice(self._store, usable_threads)
+
+    def kept(self, subject: Subject, settings: Settings, tests: Sequence[Test]) -> Measurement | None:
+        """The measurement that an earlier run kept, without timing anything; ``None`` when there is none."""
+        found = self._store.find(_question(subject, settings, tests), effort=self._effort)
+        # It may have been taken on another model of the very same shape.
+        return None if found is None else msgspec.structs.replace(found, model=subject.model)
+
+    def threads(
+        self, subject: Subject, settings: Settings, *, usable_threads: int, budget_s: float = 10.0
+    ) -> ThreadChoice:
+        """The kept choice of threads, or that of a new trial (see :func:`choose_threads`)."""
+        known = kept_choice(self._store, usable_threads)
+        if known is not None:
+            return known
+        return choose_threads(
+            self._opened(),
+            subject,
+            settings,
+            usable_threads=usable_threads,
+            store=self._store,
+            budget_s=budget_s,
+            progress=self._progress,
+        )
+
+    def measure(self, subject: Subject, settings: Settings, tests: Sequence[Test], *, budget_s: float) -> Measurement:
+        """The kept measurement, or a new one (see :func:`measure_candidate`), which is kept unless it was disturbed."""
+        known = self.kept(subject, settings, tests)
+        if known is not None:
+            return known
+        fresh = measure_candidate(
+            self._opened(),
+            subject,
+            settings,
+            tests,
+            machine_key=self._store.machine_key,
+            engine_build=self._store.engine_build,
+            budget_s=budget_s,
+            effort=self._effort,
+            progress=self._progress,
+        )
+        self._store.keep(_question(subject, settings, tests), fresh, effort=self._effort)
+        return fresh
+
+    def _opened(self) -> Bench:
+        if self._bench is None:
+            self._resources.enter_context(measurement_lock(wait_s=self._wait_s))
+            self._bench = self._resources.enter_context(Bench(self._open_child, folder=self._folder))
+        return self._bench
+
+
+def _question(subject: Subject, settings: Settings, tests: Sequence[Test]) -> Question:
+    return Question(
+        shape_key=subject.shape_key, quantization=subject.quantization, settings=settings, tests=tuple(tests)
+    )

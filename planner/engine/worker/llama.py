@@ -145,6 +145,9 @@ class Engine:
 
     def make_context(self, model: Any, settings: dict[str, Any]) -> Any:
         """Create a context; raises :class:`Refused` with the engine's own words."""
+        if 0 < int(settings.get("outputs_max", 0)) < int(settings.get("parallel", 1)):
+            # The engine would not refuse this but abort.
+            raise Refused("outputs_max must be at least one for each parallel sequence")
         context = self.api.llama_init_from_model(model, self.context_params(settings))
         if not context:
             raise Refused(f"the engine refuses these settings: {self.last_complaint()}")

@@ -100,13 +100,16 @@ def _available(raw: Answers, numbers: dict[str, int], total: int, evidence: Evid
             "available_bytes", value, f"{MEMINFO} MemFree + Buffers + Cached, for want of MemAvailable"
         )
     if (value := _vm_stat(raw)) is not None:
-        return evidence.sure("available_bytes", value, "vm_stat: free + speculative + inactive pages")
+        return evidence.sure("available_bytes", value, "vm_stat: free + file-backed + purgeable pages")
     evidence.note("available_bytes", "unknown: counted as half of the total")
     return evidence.sure("available_bytes", total // 2, "half of the total, for want of anything better")
 
 
 def _vm_stat(raw: Answers) -> int | None:
-    """Available bytes on macOS: pages that are free, speculative or inactive (as psutil counts them)."""
+    """Available bytes on macOS: free, file-backed and purgeable pages; the rest is what Activity Monitor calls used.
+
+    Inactive pages are not counted: most hold programs' memory, which macOS could only compress, not give away.
+    """
     program = raw.programs.get("vm_stat")
     page = _PAGE.search(program.stdout) if program else None
     if program is None or page is None:
@@ -117,7 +120,7 @@ def _vm_stat(raw: Answers) -> int | None:
         value = natural(rest.strip().rstrip("."))
         if value is not None:
             pages[name.strip()] = value
-    names = ("Pages free", "Pages speculative", "Pages inactive")
+    names = ("Pages free", "File-backed pages", "Pages purgeable")
     if "Pages free" not in pages:
         return None
     size = natural(page[1]) or 0

@@ -101,6 +101,7 @@ def main(arguments: list[str]) -> int:
     if spec is None or spec.loader is None:
         return 1
     nvml = importlib.util.module_from_spec(spec)
+    sys.modules["pynvml"] = nvml  # the binding looks itself up while it loads
     spec.loader.exec_module(nvml)
     interview = Interview(nvml, pipe)
     interview.ask("nvmlInit")

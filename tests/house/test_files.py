@@ -8,9 +8,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "m
 # Both patterns are written in pieces, so that this file does not contain what it looks for.
 REGISTRIES = ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("deb", "debian"), ("crates", "io")
 REGISTRY_HOSTS = re.compile("|".join(rf"\b{name}\.{end}\b" for name, end in REGISTRIES))
-# /home/user and /Users/user stand for anybody, /home/example and /Users/example for somebody in particular.
+# The names of nobody, for documentation and for the tests of the scrubber.
 PRIVATE_PATHS = re.compile(
-    r"(?<![\w.:/-])/(?:home|Users)/(?!user\b|example\b)[A-Za-z]\w*"
+    r"(?<![\w.:/-])/(?:home|Users)/(?!(?:user|example|somebody|alice)\b)[A-Za-z]\w*"
     r"|(?<![\w.:/-])/" + r"root/|(?<![\w.:/-])/" + r"work/(?:main|shared)|/tmp" + r"/w/"
 )
 TEXT = {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ".csv", ".cfg", ".yml", ".yaml", ".sh", ""}
@@ -42,30 +42,36 @@ def test_every_module_says_what_it_knows(package_files: list[Path]) -> None:
 
 
 def test_every_module_names_its_public_parts(package_files: list[Path]) -> None:
-    """``__all__`` stands in every module, sorted or in reading order, and names only what is there."""
+    """``__all__`` stands in every module that has something to offer, and names only what is there."""
     for path in package_files:
-        tree = ast.parse(path.read_bytes())
-        found = [
-            node.value
-            for node in tree.body
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
-        ]
-        assert len(found) == 1, path
-        names = set(ast.literal_eval(found[0]))
-        assert names <= defined(tree), f"{path}: {names - defined(tree)}"
+        bound = bound_at_top(ast.parse(path.read_bytes()))
+        offered = bound.pop("__all__", None)
+        if offered is None:
+            assert not [name for name in bound if not name.startswith("_")], f"{path} has no __all__"
+        else:
+            assert isinstance(offered, ast.Assign | ast.AnnAssign)
+            assert offered.value is not None
+            assert set(ast.literal_eval(offered.value)) <= bound.keys(), path
 
 
-def defined(tree: ast.Module) -> set[str]:
-    """Names that a module binds at its top level."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-    return names
+def bound_at_top(tree: ast.Module) -> dict[str, ast.AST]:
+    """Each name that a module binds outside functions, with the statement that binds it."""
+    bound: dict[str, ast.AST] = {}
+    waiting: list[ast.AST] = [*tree.body]
+    for node in waiting:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                bound[name] = node
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                bound |= {(alias.asname or alias.name).split(".")[0]: node for alias in names}
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                bound |= {
+                    part.id: node for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+                }
+            case _:
+                waiting.extend(ast.iter_child_nodes(node))
+    return bound
 
 
 def test_no_file_names_a_person_a_registry_or_this_machine(our_files: list[Path], root: Path) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["DEVICE_CALLS", "MIG_CALLS", "NVML_CLOCK_MEM", "Interview", "main", "plain"]
+
 DEVICE_CALLS = (
     "nvmlDeviceGetName",
     "nvmlDeviceGetMemoryInfo",

@@ -63,10 +63,13 @@ class Bench:
     """Children by waiting policy and open phantoms by label; a context manager that leaves nothing behind.
 
     ``folder`` is where phantoms go (sparse files; default: the cache, else the system's temporary folder).
+    ``random_weights`` fills all of them, for GPUs, which draw less power and run faster on zeros; it costs their full
+    size on disk.
     """
 
-    def __init__(self, open_child: OpenChild, *, folder: Path | None = None) -> None:
+    def __init__(self, open_child: OpenChild, *, folder: Path | None = None, random_weights: bool = False) -> None:
         self._open_child = open_child
+        self._random_weights = random_weights
         self._children: dict[str, EngineChild] = {}
         self._owner: dict[str, EngineChild] = {}
         self._settings: dict[str, Settings] = {}
@@ -104,15 +107,17 @@ class Bench:
     def open(self, layout: Layout, settings: Settings, label: str, *, progress: Progress = no_progress) -> None:
         """Write ``layout`` (with its types) as a phantom and load it as ``label`` in the child that waits as told.
 
-        Routed models get random routers; on machines with a GPU everything is random, since zeros draw less power.
+        Routed models get random routers in any case, or every token would go to the same experts.
         """
         size = weights_bytes(layout)
         path = self._path(label)
         routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
-        if routed:
-            write_phantom(path, layout, random_seed=_SEED, random_only=RANDOM_FOR_ROUTING)
-        else:
-            write_phantom(path, layout)
+        write_phantom(
+            path,
+            layout,
+            random_seed=_SEED if routed or self._random_weights else None,
+            random_only=() if self._random_weights else RANDOM_FOR_ROUTING,
+        )
         child = self._child(settings.openmp_wait)
         progress("loading a phantom model", 0.0, self.load_s(size))
         begin = time.monotonic()

@@ -27,7 +27,7 @@ class MeasuringSession:
     """Threads and measurements of one machine and engine build; a context manager that frees lock, children, phantoms.
 
     ``wait_s`` is how long it waits for another measurement to end before it raises :class:`BusyError`. ``folder`` is
-    where phantoms go.
+    where phantoms go, ``random_weights`` fills them (for GPUs, see :class:`Bench`).
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class MeasuringSession:
         progress: Progress = no_progress,
         wait_s: float = 5.0,
         folder: Path | None = None,
+        random_weights: bool = False,
     ) -> None:
         self._open_child = open_child
         self._store = store
@@ -46,6 +47,7 @@ class MeasuringSession:
         self._progress = progress
         self._wait_s = wait_s
         self._folder = folder
+        self._random_weights = random_weights
         self._resources = contextlib.ExitStack()
         self._bench: Bench | None = None
 
@@ -107,7 +109,9 @@ class MeasuringSession:
     def _opened(self) -> Bench:
         if self._bench is None:
             self._resources.enter_context(measurement_lock(wait_s=self._wait_s))
-            self._bench = self._resources.enter_context(Bench(self._open_child, folder=self._folder))
+            self._bench = self._resources.enter_context(
+                Bench(self._open_child, folder=self._folder, random_weights=self._random_weights)
+            )
         return self._bench
 
 

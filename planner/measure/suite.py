@@ -87,7 +87,7 @@ def measure_candidate(
     """
     begin = time.monotonic()
     whole = subject.whole()
-    plan = _plan(bench, subject, whole, budget_s)
+    plan = _plan(bench, subject, settings, whole, budget_s)
     layouts = [whole] if plan is None else [retyped(subject.part(each.layers), whole) for each in plan.slices]
     labels = [f"slice-{index}" for index in range(len(layouts))] if plan else ["whole"]
     try:
@@ -121,8 +121,11 @@ def measure_candidate(
     )
 
 
-def _plan(bench: Bench, subject: Subject, whole: Layout, budget_s: float) -> SlicePlan | None:
-    """``None`` to time the whole model, else the slices: memory and loading time decide."""
+def _plan(bench: Bench, subject: Subject, settings: Settings, whole: Layout, budget_s: float) -> SlicePlan | None:
+    """``None`` to time the whole model, else the slices: memory and loading time decide.
+
+    Layers spread over devices are not alike, whatever their kind, so a model that is split is timed whole.
+    """
     size = weights_bytes(whole)
     held = subject.resident_bytes if subject.resident_bytes is not None else 2 * size
     affordable_s = _LOAD_SHARE * budget_s
@@ -130,7 +133,8 @@ def _plan(bench: Bench, subject: Subject, whole: Layout, budget_s: float) -> Sli
         return None
     # Mapped weights and their repacked copy may both be held, hence a third of what is usable.
     limit = min(subject.usable_bytes / 3, affordable_s * bench.load_bytes_per_s)
-    plan = plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit))
+    split = settings.gpu_layers > 0 or settings.cpu_moe_layers > 0
+    plan = None if split else plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit))
     if plan is None and held > subject.usable_bytes:
         raise EngineError(
             f"{subject.model} {subject.quantization} is too large to be timed whole and cannot be sliced",

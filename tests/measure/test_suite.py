@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from planner.engine.child import EngineChild
-from planner.errors import EngineDiedError
+from planner.errors import EngineDiedError, EngineError
 from planner.measure.bench import Bench
 from planner.measure.budget import EFFORTS
 from planner.measure.session import MeasuringSession
@@ -59,13 +59,20 @@ def test_a_model_that_does_not_fit_is_composed_from_slices_and_says_so(
 
 
 def test_a_composed_speed_is_near_the_measured_one(bench: Bench, subject: Subject, settings: Settings) -> None:
-    """Prompt speed from slices and of the whole differ by less than half, even on a busy machine."""
-    whole = measured(bench, subject, settings, budget_s=3.0)
-    part = measured(bench, _replaced(subject, resident_bytes=1 << 40), settings, budget_s=4.0)
-    speeds = [
-        next(result.tokens_per_s.median for result in each.results if result.test == TESTS[0]) for each in (whole, part)
-    ]
-    assert 0.5 < speeds[1] / speeds[0] < 2.0
+    """Prompt speed from slices and of the whole agree within a third; on a busy machine one try in five must."""
+    ratios: list[float] = []
+    while not any(0.75 < ratio < 1.33 for ratio in ratios):
+        assert len(ratios) < 5, ratios
+        whole = _prompt_speed(measured(bench, subject, settings))
+        part = _prompt_speed(measured(bench, _replaced(subject, resident_bytes=1 << 40), settings))
+        ratios.append(part / whole if whole and part else 0.0)
+
+
+def test_a_model_split_over_devices_is_not_sliced(bench: Bench, subject: Subject, settings: Settings) -> None:
+    """Its layers are not alike, so what does not fit whole is refused."""
+    split = msgspec.structs.replace(settings, gpu_layers=4)
+    with pytest.raises(EngineError, match="cannot be sliced"):
+        measured(bench, _replaced(subject, resident_bytes=1 << 40), split)
 
 
 def test_a_shortened_test_tells_how_many_tokens_it_timed(bench: Bench, subject: Subject, settings: Settings) -> None:
@@ -183,6 +190,10 @@ def test_a_session_answers_what_it_knows_without_lock_or_child(
         twin = _replaced(subject, model="tiny-twin")
         assert session.measure(twin, settings, TESTS, budget_s=1.0).model == "tiny-twin"
     assert not (tmp_path / "lock").exists()
+
+
+def _prompt_speed(found: Measurement) -> float | None:
+    return next((result.tokens_per_s.median for result in found.results if result.test == TESTS[0]), None)
 
 
 def _replaced(subject: Subject, **changes: object) -> Subject:

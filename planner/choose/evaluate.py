@@ -21,6 +21,7 @@ from planner.choose.placement import Placed, placements
 from planner.choose.rank import order_key, rank, utility
 from planner.choose.why_not import rejected
 from planner.choose.words import explain
+from planner.types.estimate import Estimate
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
@@ -170,34 +171,43 @@ class _Search:
     def _climb_down(self, option: Option, steps: tuple[Step, ...], best: float = 0.0) -> Iterator[Candidate]:
         """The candidates of one model × quantization that meet the goal, from the best rung of settings down.
 
-        The first rung that fits as a whole ends it. A split over GPU and CPU is kept, but lower rungs are still tried
-        for one that fits the GPU whole and is faster. The lowest rung needs least: it is asked second and says whether
-        the rungs between are worth a question. Nor is a rung whose score cannot exceed ``best``, the utility that the
-        model has already.
+        The first rung that fits as a whole ends it. A split over GPU and CPU is kept, but lower rungs may move more
+        layers to the GPU and be faster, so they are tried while they can still exceed ``best``, the utility that the
+        model has already. The lowest rung needs least and moves most: asked second, it says whether those between can
+        fit and be fast enough.
         """
-        split_found = False
+        found = False
         for number, step in enumerate(steps):
-            if split_found and self.inquiry.factors(option, step).score <= best:
+            if found and self.inquiry.factors(option, step).score <= best:
+                return
+            if number == 1 and best <= 0.0 and not self._runs(option, steps[-1]):
                 break
-            if number == 1 and not self._fits_lowest(option, steps[-1], whole=split_found):
-                break
-            for placed in self._places(option, step, split=not split_found):
-                candidate = self.inquiry.candidate(option, step, placed) if placed.fits_memory else None
-                if candidate is not None:
-                    best = max(best, utility(candidate, self.goal))
-                    yield candidate
-                if placed.fits_memory and not self._is_split(placed.settings):
-                    return
-                split_found = split_found or placed.fits_memory
-        if not split_found:
-            *_, last = self._places(option, steps[-1], split=True)
+            for placed in self._places(option, step):
+                if placed.fits_memory:
+                    found = True
+                    candidate = self.inquiry.candidate(option, step, placed)
+                    if candidate is not None:
+                        best = max(best, utility(candidate, self.goal))
+                        yield candidate
+                    if not self._is_split(placed.settings):
+                        return
+                elif self._at_full_speed(option, step, placed) <= best:
+                    break
+        if not found:
+            *_, last = self._places(option, steps[-1])
             self.inquiry.reject(option, steps[-1], last)
 
-    def _fits_lowest(self, option: Option, step: Step, *, whole: bool) -> bool:
-        places = self._places(option, step, split=not whole)
-        return any(placed.fits_memory for placed in places)
+    def _runs(self, option: Option, step: Step) -> bool:
+        """Whether a rung fits somehow and is fast enough."""
+        return any(p.judged is not None and p.judged.verdict in {"fits", "tight"} for p in self._places(option, step))
 
-    def _places(self, option: Option, step: Step, *, split: bool) -> Iterator[Placed]:
+    def _at_full_speed(self, option: Option, step: Step, whole: Placed) -> float:
+        """The most that a rung's utility can be when layers leave the GPU: the speed of the whole is the limit."""
+        score = self.inquiry.factors(option, step).score
+        generate = whole.estimate.speed.generate if isinstance(whole.estimate, Estimate) else None
+        return score if generate is None else score * policy.speed_factor(generate.tokens_per_s, self.goal)
+
+    def _places(self, option: Option, step: Step) -> Iterator[Placed]:
         def probe(settings: Settings) -> Placed:
             return self.inquiry.ask(option, settings)
 
@@ -210,7 +220,7 @@ class _Search:
             probe,
             layers=int(layers) if layers else None,
             mixture=option.model.parameters_active < option.model.parameters,
-            split=(self.goal.load_mode or "none") if split and not self.unified else None,
+            split=None if self.unified else self.goal.load_mode or "none",
         )
 
     def _settings(self, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:

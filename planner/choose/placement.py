@@ -46,6 +46,12 @@ class Placed(NamedTuple):
         return len(known) == len(rooms) and sum(known) < 0
 
     @property
+    def gpu_held_bytes(self) -> int:
+        """Weights and cache on the GPU that holds most of them: what moving layers away can free there."""
+        rows = self.judged.memory if self.judged is not None else ()
+        return max((row.weights_bytes + row.cache_bytes for row in rows if not is_host(row)), default=0)
+
+    @property
     def gpu_excess_bytes(self) -> float:
         """Bytes by which the fullest GPU is over its room, negative when under; infinite where nothing is known."""
         rows = self.judged.memory if self.judged is not None else ()
@@ -74,9 +80,8 @@ def placements(
     if layers is None:
         yield probe(_with(partial, gpu_layers=0, experts=0))
         return
-    over = whole.gpu_excess_bytes
     if mixture:
-        fewest = _fewest(-1, layers, over, lambda n: probe(_with(partial, gpu_layers=-1, experts=n)))
+        fewest = _fewest(layers, whole, lambda n: probe(_with(partial, gpu_layers=-1, experts=n)))
         if fewest is not None:
             yield fewest
             return
@@ -85,7 +90,7 @@ def placements(
     def taken_away(n: int) -> Placed:
         return probe(_with(partial, gpu_layers=layers - n, experts=experts if n < layers else 0))
 
-    fewest = _fewest(-1, layers, over, taken_away)
+    fewest = _fewest(layers, whole, taken_away)
     if fewest is not None:
         yield fewest
 
@@ -94,26 +99,34 @@ def _with(settings: Settings, *, gpu_layers: int, experts: int) -> Settings:
     return msgspec.structs.replace(settings, gpu_layers=gpu_layers, cpu_moe_layers=experts)
 
 
-def _fewest(fails: int, holds: int, over: float, probe_at: Callable[[int], Placed]) -> Placed | None:
-    """The answer at the smallest n in (fails, holds] where the GPUs have room; ``None`` when ``holds`` does not.
+def _fewest(most: int, whole: Placed, probe_at: Callable[[int], Placed]) -> Placed | None:
+    """The answer at the smallest n in [0, most] where the GPUs have room; ``None`` when even ``most`` does not.
 
-    ``over`` is by how many bytes the lower end fails. Use is nearly linear in n, so interpolation finds the place in
-    two or three questions; every third guess bisects, which bounds the search whatever the shape.
+    ``whole`` is what does not fit. Use is nearly linear in n, so the line through the last two answers finds the place
+    in about three questions; every fourth one bisects, which bounds the search whatever the shape.
     """
-    found = probe_at(holds)
-    if not found.gpu_fits:
-        return None
-    under = found.gpu_excess_bytes
+    fails, holds = -1, most + 1
+    found: Placed | None = None
+    before, last = (holds, whole.gpu_excess_bytes - max(1.0, whole.gpu_held_bytes)), (fails, whole.gpu_excess_bytes)
     turn = 0
     while holds - fails > 1:
         turn += 1
-        guess = (fails + holds) // 2
-        if turn % 3 and over > under and over != math.inf:
-            guess = fails + math.ceil((holds - fails) * over / (over - under))
+        guess = _crossing(before, last) if turn % 4 else None
+        if guess is None:
+            guess = (fails + holds) // 2
         guess = max(fails + 1, min(guess, holds - 1))
         placed = probe_at(guess)
+        before, last = last, (guess, placed.gpu_excess_bytes)
         if placed.gpu_fits:
-            holds, under, found = guess, placed.gpu_excess_bytes, placed
+            holds, found = guess, placed
         else:
-            fails, over = guess, placed.gpu_excess_bytes
+            fails = guess
     return found
+
+
+def _crossing(one: tuple[int, float], other: tuple[int, float]) -> int | None:
+    """The first n at which the line through two points (n, excess) is no longer above 0; ``None`` where it is flat."""
+    (n, excess), (m, rest) = one, other
+    if n == m or not math.isfinite(excess - rest) or (slope := (rest - excess) / (m - n)) >= 0:
+        return None
+    return math.ceil(m - rest / slope)

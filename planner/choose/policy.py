@@ -206,16 +206,18 @@ def _use_factor(use: Use, model: Model) -> float:
 
 # --- Speed ------------------------------------------------------------------------------------------------------------
 
-_HALF_SPEED = 2.0
-"""Speed counts as s ÷ (s + 2): 0.80 at 8 tokens/s (a fast reader's pace), 0.91 at 20, 0.95 at 40. It decides between
-near-equals and saturates: no speed is worth more than a quarter of a model that is fast enough. It is smooth on
-purpose; "within 10 % the faster wins" is not transitive and would make the order depend on who was compared first."""
+_HALF_SPEED: dict[Use, float] = {"chat": 4.0, "code": 4.0, "documents": 4.0, "reasoning": 8.0}
+"""Speed counts as s ÷ (s + 4): 0.67 at 8 tokens/s (a fast reader's pace), 0.83 at 20, 0.91 at 40. It decides between
+near-equals (a model that leaves the GPU for a better quantization and halves its speed loses) and saturates: no speed
+is worth more than half again of a model that is fast enough. Thousands of thinking tokens are waited for, so speed
+weighs twice for reasoning. It is smooth on purpose; "within 10 % the faster wins" is not transitive and would make the
+order depend on who was compared first."""
 
 
 def speed_factor(tokens_per_s: float | None, goal: Goal) -> float:
     """What speed leaves of a score, below 1; an unknown speed counts as just what was asked for."""
     speed = goal.min_tokens_per_s if tokens_per_s is None else tokens_per_s
-    return speed / (speed + _HALF_SPEED) if speed > 0 else 0.0
+    return speed / (speed + _HALF_SPEED[goal.use]) if speed > 0 else 0.0
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

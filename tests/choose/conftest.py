@@ -197,6 +197,15 @@ def _cache_bytes(model: Model, settings: Settings) -> int:
     return int(values * _CACHE_BITS[settings.cache_type_k] / 8)
 
 
+class Everything(tuple):
+    """All models or all quantizations; short when hypothesis prints a failing example."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} of the catalogue>"
+
+
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     """The catalogue that ships."""
@@ -206,13 +215,13 @@ def catalogue() -> Catalogue:
 @pytest.fixture(scope="session")
 def models(catalogue: Catalogue) -> tuple[Model, ...]:
     """Every model of the catalogue."""
-    return tuple(catalogue.models.values())
+    return Everything(catalogue.models.values())
 
 
 @pytest.fixture(scope="session")
 def quantizations(catalogue: Catalogue) -> tuple[Quantization, ...]:
     """Every quantization of the catalogue."""
-    return tuple(catalogue.quantizations.values())
+    return Everything(catalogue.quantizations.values())
 
 
 @pytest.fixture(scope="session")

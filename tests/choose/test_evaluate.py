@@ -60,7 +60,7 @@ def test_nothing_is_ranked_that_does_not_fit_or_breaks_the_goal(
         assert goal.context_tokens in {None, context}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(use=uses, ram_gib=ram, gpu_gib=gpus, numbers=some_models, more_ram=st.floats(0, 64), more_gpu=st.floats(0, 48))
 def test_more_memory_never_makes_the_best_worse(
     use, ram_gib, gpu_gib, numbers, more_ram, more_gpu, models, quantizations, make_machine, physics
@@ -166,13 +166,25 @@ def test_a_good_32b_stands_above_any_2_bit_72b(use, ram_gib, gpu_gib, catalogue,
     assert chosen.model == "qwen2.5-32b" or bits[chosen.quantization] > 3.2
 
 
-def test_the_search_asks_little(models, quantizations, make_machine, physics):
-    """A few hundred questions for the whole catalogue, none twice, far fewer than there are combinations."""
-    for machine in (make_machine(24, threads=2), make_machine(64, gpu_gib=(24.0,)), make_machine(28, gpu_gib=(12.0,))):
-        estimator = physics(machine)
-        evaluation = evaluate(Goal(use="chat"), machine, models, quantizations, estimator)
-        assert evaluation.questions == len(estimator.asked) == len(set(estimator.asked))
-        assert len(estimator.asked) <= 500
+@pytest.mark.parametrize(
+    ("ram_gib", "gpu_gib", "threads", "most"), [(24, (), 2, 250), (64, (24.0,), 8, 700), (28, (12.0,), 8, 700)]
+)
+def test_the_search_asks_little(ram_gib, gpu_gib, threads, most, models, quantizations, make_machine, physics):
+    """A few hundred questions of the 9,000 combinations, none twice; a split over a GPU costs more of them."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib, threads=threads)
+    estimator = physics(machine)
+    evaluation = evaluate(Goal(use="chat"), machine, models, quantizations, estimator)
+    assert evaluation.questions == len(estimator.asked) == len(set(estimator.asked))
+    assert len(estimator.asked) <= most
+
+
+def test_a_better_quantization_is_not_bought_with_half_the_speed(catalogue, quantizations, make_machine, physics):
+    """On a 24 GiB card Qwen3-32B stays whole on the GPU, though a heavier one would run partly on the CPU."""
+    machine = make_machine(64, gpu_gib=(24.0,), gpu_bandwidth=1000e9)
+    goal = Goal(use="reasoning", model="qwen3-32b")
+    evaluation = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine))
+    assert evaluation.chosen.settings.gpu_layers == -1
+    assert any(option.settings.gpu_layers > 0 for option in evaluation.trade_offs)
 
 
 def test_a_model_that_cannot_fit_costs_no_question(catalogue, quantizations, make_machine, physics):
@@ -254,6 +266,32 @@ def test_a_dense_model_too_large_for_the_gpu_keeps_as_many_layers_there_as_fit(
     reserve = policy.reserve_bytes(goal, machine, host=False, available_bytes=gpu.available_bytes)
     assert gpu.total_bytes > gpu.available_bytes - reserve
     assert any(f"{layers} layers are on the GPU" in reason.text for reason in chosen.reasons)
+
+
+def test_a_split_that_fills_both_memories_almost_to_the_brim_is_found(catalogue, quantizations, make_machine, physics):
+    """GPU and RAM together have one GiB more than the model needs: it is split and fits, not given up as too big."""
+    machine = make_machine(11.5, gpu_gib=(12.0,), ram_bandwidth=200e9, threads=32)
+    goal = Goal(model="qwen3-32b", quantization="Q4_K_M", min_tokens_per_s=1.0, cache_type="f16", context_tokens=8192)
+    chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine)).chosen
+    assert chosen is not None
+    assert sum(row.headroom_bytes for row in chosen.memory) < 1.2 * GIB
+
+
+@pytest.mark.parametrize("use", ["chat", "code", "reasoning", "documents"])
+@pytest.mark.parametrize(("ram_gib", "gpu_gib"), [(6, ()), (24, ()), (28, (12.0,)), (64, (24.0,))])
+def test_stopping_as_early_as_the_bound_allows_gives_the_same_winner(
+    use, ram_gib, gpu_gib, models, quantizations, make_machine, physics, monkeypatch
+):
+    """With one model worth keeping the search ends at once where the bound says so, with the winner of the long one."""
+    machine = make_machine(ram_gib, gpu_gib=gpu_gib)
+    monkeypatch.setattr(policy, "KEEP", len(models))
+    long = evaluate(Goal(use=use), machine, models, quantizations, physics(machine))
+    monkeypatch.setattr(policy, "KEEP", 1)
+    short = evaluate(Goal(use=use), machine, models, quantizations, physics(machine))
+    assert short.questions < long.questions
+    assert short.chosen.model == long.chosen.model
+    assert short.chosen.quantization == long.chosen.quantization
+    assert short.chosen.settings == long.chosen.settings
 
 
 def test_a_mixture_too_large_for_the_gpu_sends_experts_to_the_cpu_and_keeps_attention(

@@ -50,6 +50,7 @@ class MeasuringSession:
         self._random_weights = random_weights
         self._resources = contextlib.ExitStack()
         self._bench: Bench | None = None
+        self._choice: ThreadChoice | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +74,14 @@ class MeasuringSession:
     def threads(
         self, subject: Subject, settings: Settings, *, usable_threads: int, budget_s: float = 10.0
     ) -> ThreadChoice:
-        """The kept choice of threads, or that of a new trial (see :func:`choose_threads`)."""
-        known = kept_choice(self._store, usable_threads)
+        """The kept choice of threads, or that of a new trial (see :func:`choose_threads`); one trial for each session.
+
+        A choice that is not trusted is not kept for the next session, but this one is not going to fare better.
+        """
+        known = self._choice or kept_choice(self._store, usable_threads)
         if known is not None:
             return known
-        return choose_threads(
+        self._choice = choose_threads(
             self._opened(),
             subject,
             settings,
@@ -86,6 +90,7 @@ class MeasuringSession:
             budget_s=budget_s,
             progress=self._progress,
         )
+        return self._choice
 
     def measure(self, subject: Subject, settings: Settings, tests: Sequence[Test], *, budget_s: float) -> Measurement:
         """The kept measurement, or a new one (see :func:`measure_candidate`), which is kept unless it was disturbed."""

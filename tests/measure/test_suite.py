@@ -192,6 +192,18 @@ def test_a_session_answers_what_it_knows_without_lock_or_child(
     assert not (tmp_path / "lock").exists()
 
 
+def test_a_session_tries_threads_once(
+    tmp_path: Path, subject: Subject, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trusted or not, the second candidate of a plan runs with the threads of the first."""
+    monkeypatch.setenv("PLANNER_LOCK_FILE", str(tmp_path / "lock"))
+    store = MeasurementStore("m", "b", folder=tmp_path / "store")
+    with MeasuringSession(lambda env: EngineChild(env=env), store, folder=tmp_path) as session:
+        first = session.threads(subject, settings, usable_threads=2, budget_s=1.0)
+        assert session.threads(subject, settings, usable_threads=2, budget_s=1.0) is first
+        assert session.kept_threads(usable_threads=2) == (first if first.trusted else None)
+
+
 def _prompt_speed(found: Measurement) -> float | None:
     return next((result.tokens_per_s.median for result in found.results if result.test == TESTS[0]), None)
 

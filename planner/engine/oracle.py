@@ -29,6 +29,7 @@ LayoutSource = Callable[[], Layout]
 
 # The settings that place weights and buffers on GPUs; an engine without one ignores them all.
 _PLACEMENT = ("gpu_layers", "split_mode", "tensor_split", "cpu_moe_layers", "kv_offload", "op_offload")
+_PROCESS_STEP_BYTES = 4 << 20
 _CONTEXT = (
     "context_tokens",
     "parallel",
@@ -72,8 +73,20 @@ class Oracle:
     def system(self) -> SystemAnswer:
         """What the engine is: versions, build fingerprint, devices, resident bytes of an idle process."""
         if self._system is None:
-            self._system = msgspec.convert(self._child.ask("system"), SystemAnswer)
+            told = msgspec.convert(self._child.ask("system"), SystemAnswer)
+            self._system = msgspec.structs.replace(told, process_bytes=self._process_bytes(told))
         return self._system
+
+    def _process_bytes(self, told: SystemAnswer) -> int | None:
+        """What an idle process held when this build was first asked: it varies by pages, and plans must not."""
+        path = self._folder / told.build / "process.json"
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=int)
+        if told.process_bytes is None:
+            return None
+        rounded = -(-told.process_bytes // _PROCESS_STEP_BYTES) * _PROCESS_STEP_BYTES
+        try_atomic_write(path, msgspec.json.encode(rounded))
+        return rounded
 
     @property
     def has_gpu(self) -> bool:

@@ -4,6 +4,8 @@ The mistake it prevents: dividing "the model's size" by "the bandwidth" when a t
 few per cent of the weights, and when the layers live on two devices of very different speed.
 """
 
+import msgspec
+
 from planner.engine.answers import LayerBytes, Weights
 from planner.estimate.memory import HOST
 from planner.estimate.placement import gpu_of, layers_per_device
@@ -44,8 +46,8 @@ def predicted_speeds(
     per_sequence = settings.context_tokens // settings.parallel
     depth = per_sequence // 2
     read = cache_bytes_at(cache_bytes // settings.parallel, per_sequence, depth)
-    shallow = _stages(machine, model, quantization, settings, weights, 0, calibrations)
-    deep = _stages(machine, model, quantization, settings, weights, read, calibrations)
+    shallow = _stages(machine, model, quantization, settings, weights, calibrations)
+    deep = [msgspec.structs.replace(stage, cache_bytes=read * stage.layers // len(weights.layers)) for stage in shallow]
     return Speeds(
         generate=generate_speed(shallow),
         prompt=prompt_speed(shallow),
@@ -63,31 +65,25 @@ def _stages(
     quantization: str,
     settings: Settings,
     weights: Weights,
-    cache_read: int,
     calibrations: tuple[Calibration, ...],
 ) -> list[Stage]:
     share = expert_share(model)
     places, output = layers_per_device(machine, settings, len(weights.layers))
     read: dict[int, int] = {output: weights.head_bytes}
-    layers: dict[int, int] = {}
-    cached: dict[int, int] = {}
     for index, (layer, place) in enumerate(zip(weights.layers, places, strict=True)):
-        layers[place] = layers.get(place, 0) + 1
-        cached[place] = cached.get(place, 0) + cache_read // len(places)
-        experts = round(layer.expert_bytes * share)
         stays = place if index >= settings.cpu_moe_layers else -1
         read[place] = read.get(place, 0) + layer.dense_bytes
-        read[stays] = read.get(stays, 0) + experts
+        if layer.expert_bytes:
+            read[stays] = read.get(stays, 0) + round(layer.expert_bytes * share)
     everything = sum(read.values()) or 1
     return [
         _stage(
             machine,
             place,
             weights_bytes=size,
-            layers=layers.get(place, 0),
+            layers=places.count(place),
             quantization=quantization,
             parameters_active=round(model.parameters_active * size / everything),
-            cache_bytes=cached.get(place, 0),
             threads=settings.threads,
             calibrations=calibrations if place < 0 else (),
         )
@@ -104,7 +100,6 @@ def _stage(
     layers: int,
     quantization: str,
     parameters_active: int,
-    cache_bytes: int,
     threads: int,
     calibrations: tuple[Calibration, ...],
 ) -> Stage:
@@ -119,7 +114,6 @@ def _stage(
         layers=layers,
         quantization=quantization,
         parameters_active=parameters_active,
-        cache_bytes=cache_bytes,
         bandwidth_bytes_per_s=bandwidth,
         threads=threads,
         calibrations=calibrations,

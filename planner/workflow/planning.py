@@ -15,14 +15,14 @@ from planner.choose.evaluate import evaluate
 from planner.choose.evaluation import Evaluation
 from planner.choose.why_not import why_not as reason_against
 from planner.errors import UsageError
-from planner.measure.threads import FACT, ThreadChoice
+from planner.measure.threads import ThreadChoice, kept_choice
 from planner.render.commands import commands
 from planner.types import Report
 from planner.types.plan import Candidate, Goal, Plan, Reason
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import check_context, models, remembered
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, Timed, time_leaders
+from planner.workflow.timing import Progress, Timed, time_leaders, untried
 
 __all__ = ["WhyNot", "plan", "why_not"]
 
@@ -67,7 +67,7 @@ def plan(
     with open_session(machine, engine_python) as session:
         told("estimate", 0.0, 0.0, "asking the engine about every candidate")
         prepared = _search(session, goal)
-        timed = Timed(prepared.evaluation, (), prepared.threads or _untried(session), ())
+        timed = Timed(prepared.evaluation, (), prepared.threads or untried(session.machine), ())
         warnings = list(_why_not_measured(session, measure))
         if measure != "none" and not warnings and prepared.evaluation.chosen is not None:
             timed = time_leaders(
@@ -133,7 +133,7 @@ def _search(session: Session, goal: Goal) -> _Prepared:
     if session.local:
         store = remembered(session)
         estimator.learn(store.all())
-        threads = store.find_fact(FACT, ThreadChoice)
+        threads = kept_choice(store, session.machine.cpu.usable_threads)
     return _Prepared(goal, estimator, _evaluate(session, goal, estimator), threads)
 
 
@@ -148,13 +148,6 @@ def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
     if not session.local:
         return ("nothing was measured, because this plan is for another machine; every speed is predicted",)
     return ()
-
-
-def _untried(session: Session) -> ThreadChoice:
-    usable = max(1, session.machine.cpu.usable_threads)
-    return ThreadChoice(
-        threads=usable, threads_batch=usable, openmp_wait="passive", basis="all usable threads", trusted=False
-    )
 
 
 def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:

@@ -5,19 +5,15 @@ The mistake it prevents: a plan whose winner won by a guess, while the runner-up
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
-
-import msgspec
 
 from planner.choose.evaluation import Evaluation
 from planner.engine.child import EngineChild
-from planner.measure.bench import Bench
-from planner.measure.lock import measurement_lock
-from planner.measure.slices import retyped
-from planner.measure.store import MeasurementStore, Question
-from planner.measure.suite import Subject, default_tests, measure_candidate
-from planner.measure.threads import ThreadChoice, choose_threads
+from planner.measure.session import MeasuringSession
+from planner.measure.store import MeasurementStore
+from planner.measure.suite import Subject, default_tests
+from planner.measure.threads import ThreadChoice
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
 from planner.types.model import Layout
@@ -25,7 +21,7 @@ from planner.types.plan import Candidate
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.session import Session
 
-__all__ = ["Effort", "Progress", "Timed", "time_leaders"]
+__all__ = ["Effort", "Progress", "Timed", "time_leaders", "untried"]
 
 Effort = Literal["quick", "full"]
 Progress = Callable[[str, float, float, str], None]
@@ -79,51 +75,36 @@ def time_leaders(
     done: list[Measurement] = []
     warnings: list[str] = []
     leader = evaluation.chosen
-    assert leader is not None  # noqa: S101 - the caller measures only when there is something to measure
+    subject_told = ""
 
     def told(stage: str, _done: float, _total_s: float) -> None:
-        progress("measure", time.monotonic() - begin, budget.total_s, stage)
+        progress("measure", time.monotonic() - begin, budget.total_s, f"{subject_told}{stage}")
 
-    with measurement_lock(), Bench(lambda env: EngineChild(session.engine_python, env=env)) as bench:
-        threads = choose_threads(
-            bench,
-            _subject(session, estimator, leader),
-            leader.settings,
-            usable_threads=session.machine.cpu.usable_threads,
-            store=store,
-            budget_s=budget.threads_s,
-            progress=told,
-        )
+    def child(env: Mapping[str, str]) -> EngineChild:
+        return EngineChild(session.engine_python, env=env)
+
+    threads = untried(session.machine)
+    with MeasuringSession(child, store, effort=effort, progress=told) as measuring:
         while leader is not None and len(done) < budget.candidates and not _is_done(leader, done):
-            left_s = budget.total_s - (time.monotonic() - begin)
+            subject = _subject(session, estimator, leader)
+            subject_told = f"{leader.model} {leader.quantization}: "
+            threads = measuring.threads(
+                subject,
+                leader.settings,
+                usable_threads=session.machine.cpu.usable_threads,
+                budget_s=budget.threads_s,
+            )
             settings = threads.applied(leader.settings)
             tests = default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
-            subject = _subject(session, estimator, leader)
-            question = Question(
-                shape_key=subject.shape_key, quantization=leader.quantization, settings=settings, tests=tests
-            )
-            found = store.find(question, effort=effort)
-            if found is None:
-                if left_s < _LEAST_USEFUL_S:
-                    warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
-                    break
-                found = measure_candidate(
-                    bench,
-                    subject,
-                    settings,
-                    tests,
-                    machine_key=store.machine_key,
-                    engine_build=store.engine_build,
-                    budget_s=min(budget.candidate_s, left_s),
-                    effort=effort,
-                    progress=_named(leader.model, told),
-                )
-                store.keep(question, found, effort=effort)
-            done.append(msgspec.structs.replace(found, model=leader.model))
+            left_s = budget.total_s - (time.monotonic() - begin)
+            if left_s < _LEAST_USEFUL_S and measuring.kept(subject, settings, tests) is None:
+                warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
+                break
+            done.append(measuring.measure(subject, settings, tests, budget_s=min(budget.candidate_s, left_s)))
             estimator.learn((done[-1],))
             evaluation = again()
             leader = evaluation.chosen
-    if leader is not None and not _is_done(leader, done):
+    if leader is not None and done and not _is_done(leader, done):
         warnings.append(
             f"{leader.model} {leader.quantization} leads after {len(done)} measurements but was not measured itself; "
             "its speed is predicted from them"
@@ -134,13 +115,12 @@ def time_leaders(
     return Timed(evaluation, tuple(done), threads, tuple(warnings))
 
 
-def _named(model: str, told: Callable[[str, float, float], None]) -> Callable[[str, float, float], None]:
-    """``told`` with the model's name before each stage."""
-
-    def named(stage: str, done: float, total_s: float) -> None:
-        told(f"{model}: {stage}", done, total_s)
-
-    return named
+def untried(machine: Machine) -> ThreadChoice:
+    """The safe threads, for a plan that measures nothing: all usable ones, waiting passively."""
+    usable = max(1, machine.cpu.usable_threads)
+    return ThreadChoice(
+        threads=usable, threads_batch=usable, openmp_wait="passive", basis="all usable threads", trusted=False
+    )
 
 
 def _is_done(leader: Candidate, done: Sequence[Measurement]) -> bool:
@@ -156,7 +136,7 @@ def _subject(session: Session, estimator: CandidateEstimator, candidate: Candida
         return session.oracle.typed_layout(key, source, quantization)
 
     def part(layers: Sequence[int]) -> Layout:
-        return retyped(session.catalogue.layout(model, layers), whole())
+        return session.catalogue.layout(model, layers)
 
     return Subject(
         model=candidate.model,

@@ -1,0 +1,55 @@
+"""A plan that is measured for real: a small model, the real engine, a store that is used the second time."""
+
+import msgspec
+import pytest
+
+from planner import workflow
+from planner.types.plan import Goal
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache that knows nothing."""
+    monkeypatch.setenv("PLANNER_CACHE_DIR", str(tmp_path))
+
+
+def test_a_measured_plan_says_so_and_is_not_measured_twice():
+    """The winner's speed is measured with its spread; the same plan again reuses the very same samples."""
+    goal = Goal(model="qwen2.5-0.5b", quantization="Q4_0", context_tokens=2048, min_tokens_per_s=0.1)
+    stages = []
+    first = workflow.plan(goal, measure="quick", progress=lambda *told: stages.append(told))
+    speed = first.chosen.speed.generate
+    assert speed.origin == "measured"
+    assert 0 < speed.low <= speed.tokens_per_s <= speed.high
+    (measurement,) = first.measurements
+    assert measurement.layers_timed == measurement.layers_total == 24
+    assert all(result.samples_ns for result in measurement.results)
+    assert {stage for stage, *_ in stages} >= {"detect", "estimate", "measure"}
+    if measurement.conditions.disturbed:
+        pytest.skip(f"this machine is too busy to keep a measurement: {measurement.conditions.disturbed[0]}")
+    second = workflow.plan(goal, measure="quick")
+    assert second.measurements == first.measurements
+    unmeasured = workflow.plan(goal, measure="none")
+    assert unmeasured.chosen.speed.generate == speed
+
+
+def test_a_measurement_of_one_model_calibrates_the_others():
+    """After one measured model the speeds of all others rest on this machine, not on published ranges."""
+    goal = Goal(model="qwen2.5-0.5b", quantization="Q4_0", context_tokens=2048, min_tokens_per_s=0.1)
+    before = workflow.plan(Goal(model="qwen3-0.6b"), measure="none")
+    measured = workflow.plan(goal, measure="quick")
+    if measured.measurements[0].conditions.disturbed:
+        pytest.skip("this machine is too busy to keep a measurement")
+    after = workflow.plan(Goal(model="qwen3-0.6b"), measure="none")
+    assert "measured here" not in before.chosen.speed.generate.basis
+    assert "measured here" in after.chosen.speed.generate.basis
+    width = [plan.chosen.speed.generate.high / plan.chosen.speed.generate.low for plan in (before, after)]
+    assert width[1] < width[0]
+
+
+def test_the_plan_document_reads_back():
+    """What is written is a Plan again, unchanged."""
+    plan = workflow.plan(Goal(), machine="m2-air-8gb", measure="none")
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan

@@ -74,12 +74,16 @@ class CandidateEstimator:
         return self._oracle.weights(self.shape_key(model), self.layout_source(model), quantization, settings)
 
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
-        """Take measurements of this machine and engine build: exact where they fit, calibration for all others."""
+        """Take measurements of this machine and engine build: exact where they fit, calibration for all others.
+
+        A disturbed one speaks for the candidate that was timed and for nothing else.
+        """
         for measurement in measurements:
             model = self._catalogue.model(measurement.model)
             key = (self.shape_key(model), measurement.quantization, _variant(measurement.settings))
             self._measured.setdefault(key, []).append(measurement)
-        runs = [run for found in self._measured.values() for each in found if (run := self._timed_run(each))]
+        sound = [each for found in self._measured.values() for each in found if not each.conditions.disturbed]
+        runs = [run for each in sound if (run := self._timed_run(each))]
         self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
 
     def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:

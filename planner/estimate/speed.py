@@ -28,7 +28,6 @@ __all__ = [
     "Rate",
     "Stage",
     "TimedRun",
-    "bytes_per_token",
     "cache_bytes_at",
     "calibrate",
     "generate_speed",
@@ -128,7 +127,7 @@ class TimedRun(Report, frozen=True, kw_only=True):
 class Stage(Report, frozen=True, kw_only=True):
     """What one device does for one token: the bytes it reads, the layers it runs, what is known of its speed.
 
-    ``weights_bytes`` are the *active* weights it holds (see :func:`bytes_per_token`), ``cache_bytes`` what attention
+    ``weights_bytes`` are the *active* weights it holds, ``cache_bytes`` what attention
     reads at the depth in question, ``parameters_active`` its share of the active parameters. ``threads`` counts for
     CPUs only. ``calibrations`` are of this device.
     """
@@ -166,17 +165,6 @@ def kernel_of(quantization: str) -> Kernel:
     if name.startswith(("Q4_K", "IQ4", "MXFP4", "NVFP4")):
         return "k4"
     return "plain"
-
-
-def bytes_per_token(weights_bytes: int, parameters: int, parameters_active: int) -> int:
-    """Weight bytes that decoding one token reads: the active share of a mixture of experts, all of a dense model.
-
-    Bytes are taken as spread evenly over parameters; attention is often stored in more bits than experts, so this is
-    low by a few per cent for mixtures, well inside every interval here.
-    """
-    if parameters <= 0:
-        return weights_bytes
-    return round(weights_bytes * min(1.0, parameters_active / parameters))
 
 
 def cache_bytes_at(cache_bytes: int, context_tokens: int, depth_tokens: int) -> int:

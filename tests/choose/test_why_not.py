@@ -38,6 +38,7 @@ def test_every_combination_has_one_reason_and_only_the_winner_is_best(
         for answer in answers:
             assert answer.model == model.id
             assert answer.reason.text
+            assert answer.reason.code not in {"fits", "meets-speed", "trade-off"}
         best = [answer for answer in answers if answer.reason.code == "best"]
         if chosen is not None and chosen.model == model.id:
             assert [answer.quantization for answer in best] == [None, chosen.quantization]
@@ -79,6 +80,14 @@ def test_an_older_generation_is_told_so(desktop, catalogue):
     assert desktop.chosen.model == "qwen3-32b"
     assert answer.reason.code == "lower-rank"
     assert "newer generation" in answer.reason.text
+
+
+def test_a_lighter_quantization_that_was_worked_out_is_compared_with_the_winner(desktop):
+    """What fits and lost, of the winner's own model, is told by how much and why."""
+    own = [option for option in desktop.trade_offs if option.quantization != desktop.chosen.quantization]
+    assert own
+    for option in own:
+        assert option.reasons[0].code == "trade-off"
 
 
 def test_a_smaller_model_is_told_so(desktop, catalogue):

@@ -139,7 +139,7 @@ def _cache_begins(reader: _Reader) -> bool:
     if len(ahead) < 16:
         return False
     _streams, _count, position, owners = struct.unpack("<IIiI", ahead)
-    return position == 0 and owners == 1
+    return bool(position == 0 and owners == 1)
 
 
 def _bounded(value: int, limit: int) -> int:

@@ -56,8 +56,8 @@ _SHARE: dict[Backend, _Range] = {
     "vulkan": _Range(0.50, 0.85, 0.93),
     "sycl": _Range(0.60, 0.80, 0.88),
     "metal": _Range(0.55, 0.78, 0.92),
-    # i9-13900K 0.68, Xeon 8480 0.60, Ryzen 7950X 0.54, EPYC 0.28 to 0.44 across NUMA nodes; an i7-12700H 0.65 to 0.97 of
-    # what it can read.
+    # i9-13900K 0.68, Xeon 8480 0.60, Ryzen 7950X 0.54, EPYC 0.28 to 0.44 across NUMA nodes; an i7-12700H reaches 0.65
+    # to 0.97 of what it can read.
     "cpu": _Range(0.28, 0.60, 0.80),
 }
 _LAYER_US: dict[Backend, _Range] = {

@@ -18,6 +18,7 @@ __all__ = [
     "Step",
     "base_settings",
     "better_recipe",
+    "cache_share",
     "gpu_is_used",
     "ladder",
     "least_bytes",
@@ -120,6 +121,25 @@ def ladder(goal: Goal, model: Model) -> tuple[Step, ...]:
 
 
 _LOSSLESS = Quantization(name="lossless", ftype=-1, bits_per_weight=16.0, kld=0.0, kld_source=None)
+
+
+_CACHE_BITS: dict[CacheType, float] = {
+    "f32": 32.0,
+    "f16": 16.0,
+    "bf16": 16.0,
+    "q8_0": 8.5,
+    "q5_1": 6.0,
+    "q5_0": 5.5,
+    "q4_1": 5.0,
+    "q4_0": 4.5,
+    "iq4_nl": 4.5,
+}
+"""Bits per value of each cache type: the block sizes of ggml's types."""
+
+
+def cache_share(step: Step, of: Step) -> float:
+    """The cache of a rung over that of another one, at least: what grows with context and bits does, the rest stays."""
+    return (step.context * _CACHE_BITS[step.cache]) / (of.context * _CACHE_BITS[of.cache])
 
 
 def least_bytes(model: Model, quantization: Quantization) -> int:

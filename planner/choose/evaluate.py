@@ -177,7 +177,7 @@ class _Search:
         fit and be fast enough.
         """
         found = False
-        for number, step in enumerate(steps):
+        for number, step in enumerate(self._rungs(option, steps)):
             if found and self.inquiry.factors(option, step).score <= best:
                 return
             if number == 1 and best <= 0.0 and not self._runs(option, steps[-1]):
@@ -196,6 +196,21 @@ class _Search:
         if not found:
             *_, last = self._places(option, steps[-1])
             self.inquiry.reject(option, steps[-1], last)
+
+    def _rungs(self, option: Option, steps: tuple[Step, ...]) -> Iterator[Step]:
+        """The rungs worth asking about: the first, the last, and those between that could fit by the first's bytes."""
+        for number, step in enumerate(steps):
+            if number in {0, len(steps) - 1} or not self._cannot_hold(option, steps[0], step):
+                yield step
+
+    def _cannot_hold(self, option: Option, first: Step, step: Step) -> bool:
+        """Whether weights and cache alone, by what the first rung took, exceed the one memory there is."""
+        if self.on_gpu and not self.unified:
+            return False
+        rows = [row for placed in self._places(option, first) if placed.judged for row in placed.judged.memory]
+        share = min(1.0, candidates.cache_share(step, first))
+        rooms = [(row, row.available_bytes - row.reserve_bytes) for row in rows if row.available_bytes is not None]
+        return any(row.weights_bytes + share * row.cache_bytes > room for row, room in rooms)
 
     def _runs(self, option: Option, step: Step) -> bool:
         """Whether a rung fits somehow and is fast enough."""

@@ -5,8 +5,6 @@ machine in question, falls back to the assignment rule for GPUs that are elsewhe
 place of a predicted one as soon as there is one.
 """
 
-from functools import partial
-
 import msgspec
 
 from planner.catalogue import Catalogue
@@ -20,7 +18,7 @@ from planner.estimate.stages import active_bytes, predicted_speeds
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
-from planner.types.model import Model, Quantization
+from planner.types.model import Layout, Model, Quantization
 from planner.types.plan import DeviceMemory, Speed, Speeds
 from planner.types.settings import Settings
 
@@ -40,6 +38,7 @@ class CandidateEstimator:
         self._machine = machine
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
         self._keys: dict[str, str] = {}
+        self._layouts: dict[str, Layout] = {}
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
         self._calibrations: tuple[Calibration, ...] = ()
 
@@ -66,8 +65,15 @@ class CandidateEstimator:
         return self._keys[model.id]
 
     def layout_source(self, model: Model) -> LayoutSource:
-        """Builds the model's layout when somebody really needs it."""
-        return partial(self._catalogue.layout, model)
+        """Builds the model's layout when somebody really needs it, once for all models of its shape."""
+
+        def build() -> Layout:
+            key = self.shape_key(model)
+            if key not in self._layouts:
+                self._layouts[key] = self._catalogue.layout(model)
+            return self._layouts[key]
+
+        return build
 
     def weights(self, model: Model, quantization: Quantization, settings: Settings) -> Weights:
         """Where the weights go; raises :class:`EngineError` when the engine refuses."""

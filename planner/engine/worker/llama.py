@@ -18,6 +18,7 @@ from errors import Refused
 
 __all__ = ["Engine", "engine", "model_and_context"]
 
+_DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _TELLING = re.compile(r"error|fail|invalid|missing|not |unknown|require", re.IGNORECASE)
@@ -51,7 +52,9 @@ class Engine:
         self._partial = ""
 
         @binding.llama_log_callback  # type: ignore[untyped-decorator]  # the binding has no types
-        def keep(_level: int, text: bytes, _user_data: object) -> None:
+        def keep(level: int, text: bytes, _user_data: object) -> None:
+            if level == _DEBUG:
+                return  # thousands of lines for each context, and nobody reads them
             # The engine writes a line in pieces; only whole lines can be parsed.
             pieces = (self._partial + text.decode("utf-8", "replace")).split("\n")
             self._partial = pieces.pop()

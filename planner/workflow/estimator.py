@@ -82,14 +82,16 @@ class CandidateEstimator:
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
         """Take measurements of this machine and engine build: exact where they fit, calibration for all others.
 
-        A disturbed one speaks for the candidate that was timed and for nothing else.
+        A disturbed one calibrates others only as long as there is no sound one: a busy machine is still better known
+        than published ranges that span a factor of five.
         """
         for measurement in measurements:
             model = self._catalogue.model(measurement.model)
             key = (self.shape_key(model), measurement.quantization, _variant(measurement.settings))
             self._measured.setdefault(key, []).append(measurement)
-        sound = [each for found in self._measured.values() for each in found if not each.conditions.disturbed]
-        runs = [run for each in sound if (run := self._timed_run(each))]
+        known = [each for found in self._measured.values() for each in found]
+        sound = [each for each in known if not each.conditions.disturbed]
+        runs = [run for each in sound or known if (run := self._timed_run(each))]
         self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
 
     def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from planner.cli.group import cli
+from planner.errors import ExitCode
 
 __all__ = ["cli", "run"]
 
@@ -28,7 +29,20 @@ def run(arguments: Sequence[str] | None = None) -> None:
         from planner.cli.failure import report
 
         code = report(error, words)
-    sys.exit(code)
+    sys.exit(_end(code))
+
+
+def _end(code: int) -> int:
+    """The exit code once stdout is empty: what click printed may still wait in its buffer and be lost."""
+    from planner.cli.output import forget_stdout
+
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        forget_stdout()
+        return code or int(ExitCode.IO)
+    return code
 
 
 def _run(words: list[str]) -> int:

@@ -35,6 +35,7 @@ RANDOM_FOR_ROUTING = ("ffn_gate_inp.weight", "ffn_norm.weight", "token_embd.weig
 """What must not be zero for tokens to be routed to different experts: what the router sees, and the router."""
 
 _FIRST_LOAD_BYTES_PER_S = 0.7e9
+_FIRST_LOAD_BYTES = 1e9
 _SLOWEST_LOAD_BYTES_PER_S = 50e6
 _LOAD_GRACE_S = 30.0
 _SEED = 1
@@ -75,7 +76,8 @@ class Bench:
         self._settings: dict[str, Settings] = {}
         self._parent = folder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.load_bytes_per_s = _FIRST_LOAD_BYTES_PER_S
+        # As if one phantom had been loaded already: a small one alone would promise too much.
+        self._loaded_bytes, self._loading_s = _FIRST_LOAD_BYTES, _FIRST_LOAD_BYTES / _FIRST_LOAD_BYTES_PER_S
 
     def __enter__(self) -> Self:
         return self
@@ -100,13 +102,29 @@ class Bench:
         """The children that run."""
         return tuple(child.pid for child in self._children.values() if child.pid is not None)
 
+    @property
+    def load_bytes_per_s(self) -> float:
+        """How fast phantoms load here, over all loads so far."""
+        return self._loaded_bytes / self._loading_s
+
     def load_s(self, size_bytes: int) -> float:
         """How long loading ``size_bytes`` will take, judged by the loads so far."""
         return size_bytes / self.load_bytes_per_s
 
-    def open(self, layout: Layout, settings: Settings, label: str, *, progress: Progress = no_progress) -> None:
+    def open(
+        self,
+        layout: Layout,
+        settings: Settings,
+        label: str,
+        *,
+        usable_bytes: int = 0,
+        progress: Progress = no_progress,
+    ) -> None:
         """Write ``layout`` (with its types) as a phantom and load it as ``label`` in the child that waits as told.
 
+        Where ``usable_bytes`` hold the file and a repacked copy it is mapped, whatever ``settings`` say: steady speed
+        does not depend on the load mode, but reading into buffers touches every page twice, and a fresh page costs up
+        to 10 microseconds on a virtual machine.
         Routed models get random routers in any case, or every token would go to the same experts.
         """
         size = weights_bytes(layout)
@@ -119,6 +137,8 @@ class Bench:
             random_only=() if self._random_weights else RANDOM_FOR_ROUTING,
         )
         child = self._child(settings.openmp_wait)
+        if settings.load_mode == "none" and 2 * size <= usable_bytes:
+            settings = msgspec.structs.replace(settings, load_mode="mmap")
         progress("loading a phantom model", 0.0, self.load_s(size))
         begin = time.monotonic()
         child.ask(
@@ -128,9 +148,8 @@ class Bench:
         )
         # The mapping outlives the name, and a file without a name cannot be left behind.
         path.unlink(missing_ok=True)
-        # Very small phantoms measure the start of a child, not the speed of loading.
-        if size > 100e6:
-            self.load_bytes_per_s = size / (time.monotonic() - begin)
+        self._loaded_bytes += size
+        self._loading_s += time.monotonic() - begin
         self._owner[label] = child
         self._settings[label] = settings
 

@@ -24,6 +24,7 @@ __all__ = [
     "is_warm",
     "median_absolute_deviation",
     "median_error",
+    "noise_note",
     "outlier_note",
     "quantile",
     "rates",
@@ -34,9 +35,13 @@ __all__ = [
     "theil_sen_slope",
 ]
 
-MAX_RELATIVE_MAD = 0.05
-"""A run whose MAD exceeds this share of its median is invalid; pyperf warns at a deviation of 10 % of the mean,
-and 1.4826 × 5 % is 7.4 % (https://pyperf.readthedocs.io/en/latest/run_benchmark.html)."""
+NOISY_MAD = 0.05
+"""From this share of the median on a run is called noisy; pyperf warns at a deviation of 10 % of the mean, and
+1.4826 × 5 % is 7.4 % (https://pyperf.readthedocs.io/en/latest/run_benchmark.html). Its interval says how far to trust
+it: virtual machines reach 5 to 15 % with nothing else running."""
+
+MAX_RELATIVE_MAD = 0.20
+"""A run whose MAD exceeds this share of its median is not believed at all."""
 
 MAX_SLOPE = 0.03
 """Drift for each repetition, as a share of the median, from which on a run counts as heating up or throttled."""
@@ -139,6 +144,13 @@ def disturbances(samples_ns: Sequence[int]) -> tuple[str, ...]:
     if drifts(samples_ns):
         found.append(f"repetitions drift by {theil_sen_slope(samples_ns):+.0%} each (heat, or another load)")
     return tuple(found)
+
+
+def noise_note(samples_ns: Sequence[int]) -> str | None:
+    """A sentence about repetitions that scatter more than on a quiet machine, yet not too much to be used."""
+    if len(samples_ns) < 3 or not NOISY_MAD < relative_mad(samples_ns) <= MAX_RELATIVE_MAD:
+        return None
+    return f"noisy: MAD {relative_mad(samples_ns):.0%} of the median"
 
 
 def is_disturbed(result: TestResult) -> bool:

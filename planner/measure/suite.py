@@ -19,7 +19,7 @@ from planner.measure.bench import Bench, Progress, Run, no_progress
 from planner.measure.budget import EFFORTS, Allotment, Effort, TokenCost, allot
 from planner.measure.conditions import Watch
 from planner.measure.slices import SlicePlan, compose, plan_slices, retyped, weights_bytes
-from planner.measure.statistics import disturbances, is_warm, outlier_note, rates, relative_mad, spread
+from planner.measure.statistics import disturbances, is_warm, noise_note, outlier_note, rates, relative_mad, spread
 from planner.types.measurement import Conditions, Measurement, Spread, Test, TestResult
 from planner.types.model import Layout
 from planner.types.settings import Settings
@@ -92,7 +92,7 @@ def measure_candidate(
     labels = [f"slice-{index}" for index in range(len(layouts))] if plan else ["whole"]
     try:
         for label, layout in zip(labels, layouts, strict=True):
-            bench.open(layout, settings, label, progress=progress)
+            bench.open(layout, settings, label, usable_bytes=subject.usable_bytes, progress=progress)
         left_s = max(budget_s - (time.monotonic() - begin), 0.3 * budget_s)
         size = max(weights_bytes(layout) for layout in layouts)
         race = _Race(bench, labels, list(tests), effort, size, progress)
@@ -295,7 +295,6 @@ def _notes(race: _Race, plan: SlicePlan | None) -> tuple[str, ...]:
         if test in race.filled_with_zeros:
             notes.append(f"{test.label}: the cache was filled with zeros up to the depth")
     for (index, _label), samples in race.samples.items():
-        note = outlier_note(samples)
-        if note is not None:
-            notes.append(f"{race.tests[index].label}: {note}")
+        found = (noise_note(samples), outlier_note(samples))
+        notes.extend(f"{race.tests[index].label}: {note}" for note in found if note is not None)
     return tuple(dict.fromkeys(notes))

@@ -29,13 +29,13 @@ __all__ = ["ThreadChoice", "choose_threads", "kept_choice", "thread_counts"]
 Waiting = Literal["passive", "active"]
 
 FACT = "threads"
-_ROUNDS = 7
+_ROUNDS = 9
 _AT_LEAST = 3
 _HOPELESS = 1.25
 """A setting whose first two runs both took so many times the best one's time is not run again."""
 _ACTIVE_GAIN = 0.05
 _THREADS_GAIN = 0.03
-_GENERATE = Test(kind="generate", tokens=16)
+_GENERATE = Test(kind="generate", tokens=6)
 _PROMPT = Test(kind="prompt", tokens=32)
 _DEADLINE_S = 60.0
 
@@ -103,7 +103,8 @@ def choose_threads(
     base = msgspec.structs.replace(settings, context_tokens=512, parallel=1, batch=512)
     try:
         for waiting, label in labels.items():
-            bench.open(layout, msgspec.structs.replace(base, openmp_wait=waiting), label, progress=progress)
+            waits = msgspec.structs.replace(base, openmp_wait=waiting)
+            bench.open(layout, waits, label, usable_bytes=subject.usable_bytes, progress=progress)
         left_s = max(budget_s - (time.monotonic() - begin), 0.4 * budget_s)
         choice = _choose(bench, labels, safe, left_s, progress)
     finally:

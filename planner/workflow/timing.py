@@ -112,8 +112,9 @@ def time_leaders(
             "its speed is predicted from them"
         )
     for measurement in done:
-        label = f"{measurement.model} {measurement.quantization}"
-        warnings.extend(f"{label} was measured while disturbed: {why}" for why in measurement.conditions.disturbed)
+        if measurement.conditions.disturbed:
+            why = "; ".join(measurement.conditions.disturbed)
+            warnings.append(f"the timing of {measurement.model} {measurement.quantization} was disturbed: {why}")
     return Timed(evaluation, tuple(done), threads, tuple(warnings))
 
 

@@ -59,10 +59,19 @@ def test_quiet_repetitions_have_no_outliers() -> None:
 
 def test_scatter_and_drift_are_told_apart() -> None:
     """Wild times scatter; a steady rise of 4 % each drifts; equal times are neither."""
-    assert "scatter" in statistics.disturbances([100, 150, 90, 160, 80])[0]
+    assert "scatter" in statistics.disturbances([100, 170, 70, 160, 60])[0]
     rising = [round(1000 * 1.04**step) for step in range(5)]
     assert any("drift" in sentence for sentence in statistics.disturbances(rising))
     assert statistics.disturbances([1000, 1001, 999, 1002, 1000]) == ()
+
+
+def test_noise_is_told_before_it_is_too_much_to_believe():
+    """Quiet, noisy and unbelievable: each sample set is exactly one of the three."""
+    quiet, noisy, wild = [100, 101, 99, 100, 102], [100, 112, 90, 109, 88], [100, 170, 70, 160, 60]
+    assert statistics.noise_note(quiet) is None
+    assert "noisy" in statistics.noise_note(noisy)
+    assert statistics.disturbances(noisy) == ()
+    assert statistics.noise_note(wild) is None
 
 
 @given(several)

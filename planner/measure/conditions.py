@@ -21,8 +21,8 @@ __all__ = ["Snapshot", "Watch", "compare", "snapshot"]
 
 T = TypeVar("T")
 
-MAX_STEAL = 0.02
-"""Share of CPU time that the hypervisor may give to others."""
+MAX_STEAL = 0.10
+"""Share of CPU time that the hypervisor may give to others; a few per cent are what a virtual machine is."""
 MAX_PRESSURE = 0.10
 """Share of the time in which some process waited for a CPU (Linux PSI)."""
 MAX_FREQUENCY_DROP = 0.10

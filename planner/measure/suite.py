@@ -28,6 +28,8 @@ __all__ = ["Subject", "default_tests", "measure_candidate"]
 
 _LOAD_SHARE = 0.4
 """A full-size phantom may spend this share of the budget on loading; beyond, slices are timed."""
+_LONGEST_LOAD_SHARE = 0.7
+"""Nothing is loaded that would take more than this share of the budget."""
 _PILOT_SHARE = 0.25
 _PILOT_TOKENS = {"generate": 2, "prompt": 32}
 _SHORTEST_DEADLINE_S = 20.0
@@ -124,23 +126,30 @@ def measure_candidate(
 def _plan(bench: Bench, subject: Subject, settings: Settings, whole: Layout, budget_s: float) -> SlicePlan | None:
     """``None`` to time the whole model, else the slices: memory and loading time decide.
 
-    Layers spread over devices are not alike, whatever their kind, so a model that is split is timed whole.
+    Layers spread over devices are not alike, whatever their kind, so a model that is split is timed whole. Raises
+    :class:`EngineError` (code ``too-large-to-time``) when neither can be loaded in the time there is.
     """
     size = weights_bytes(whole)
     held = subject.resident_bytes if subject.resident_bytes is not None else 2 * size
+    fits = held <= subject.usable_bytes
     affordable_s = _LOAD_SHARE * budget_s
-    if held <= subject.usable_bytes and bench.load_s(size) <= affordable_s:
+    if fits and bench.load_s(size) <= affordable_s:
         return None
-    # Mapped weights and their repacked copy may both be held, hence a third of what is usable.
-    limit = min(subject.usable_bytes / 3, affordable_s * bench.load_bytes_per_s)
+    # Mapped weights and their repacked copy may both be held, hence a third of what is usable. Larger slices say more,
+    # so the time is stretched only where the smallest do not fit into it.
     split = settings.gpu_layers > 0 or settings.cpu_moe_layers > 0
-    plan = None if split else plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit))
-    if plan is None and held > subject.usable_bytes:
-        raise EngineError(
-            f"{subject.model} {subject.quantization} is too large to be timed whole and cannot be sliced",
-            hint="--no-measure plans with published speeds",
-        )
-    return plan
+    for stretch in () if split else (1.0, _LONGEST_LOAD_SHARE / _LOAD_SHARE):
+        limit = min(subject.usable_bytes / 3, stretch * affordable_s * bench.load_bytes_per_s)
+        plan = plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit))
+        if plan is not None:
+            return plan
+    if fits and bench.load_s(size) <= _LONGEST_LOAD_SHARE * budget_s:
+        return None
+    raise EngineError(
+        f"neither {subject.model} {subject.quantization} nor slices of it load in the {budget_s:.0f} s there are",
+        hint="measure without --quick, or plan with --no-measure",
+        code="too-large-to-time",
+    )
 
 
 class _Race:

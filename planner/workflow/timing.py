@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from planner.choose.evaluation import Evaluation
 from planner.engine.child import EngineChild
+from planner.errors import EngineError, MeasurementInvalidError
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests
@@ -39,8 +40,8 @@ class _Budget(NamedTuple):
 
 # A default run ends within 120 s and a quick one within 30 s on two cores, detection, search and start included.
 _BUDGETS: dict[Effort, _Budget] = {
-    "full": _Budget(total_s=100.0, threads_s=12.0, candidate_s=34.0, candidates=3),
-    "quick": _Budget(total_s=21.0, threads_s=4.0, candidate_s=11.0, candidates=2),
+    "full": _Budget(total_s=100.0, threads_s=12.0, candidate_s=40.0, candidates=3),
+    "quick": _Budget(total_s=22.0, threads_s=4.0, candidate_s=15.0, candidates=2),
 }
 _LEAST_USEFUL_S = 6.0
 _SMALLEST_CACHE_BYTES = 8 << 20
@@ -74,8 +75,16 @@ def time_leaders(
     begin = time.monotonic()
     done: list[Measurement] = []
     warnings: list[str] = []
+    too_large: set[tuple[str, str]] = set()
     leader = evaluation.chosen
     subject_told = ""
+
+    def same(each: Candidate | Measurement) -> tuple[str, str]:
+        """What a timing is about: models of one shape share it."""
+        return estimator.shape_key(session.catalogue.model(each.model)), each.quantization
+
+    def is_done(each: Candidate) -> bool:
+        return same(each) in map(same, done)
 
     def told(stage: str, _done: float, _total_s: float) -> None:
         progress("measure", time.monotonic() - begin, budget.total_s, f"{subject_told}{stage}")
@@ -87,7 +96,7 @@ def time_leaders(
     # Zeros draw less power and run faster on a GPU: there the phantom is filled with random blocks.
     random = session.oracle.has_gpu
     with MeasuringSession(child, store, effort=effort, progress=told, random_weights=random) as measuring:
-        while leader is not None and len(done) < budget.candidates and not _is_done(leader, done):
+        while leader is not None and len(done) < budget.candidates and not is_done(leader):
             subject = _subject(session, estimator, leader)
             subject_told = f"{leader.model} {leader.quantization}: "
             threads = measuring.threads(
@@ -102,14 +111,21 @@ def time_leaders(
             if left_s < _LEAST_USEFUL_S and measuring.kept(subject, settings, tests) is None:
                 warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
                 break
-            done.append(measuring.measure(subject, settings, tests, budget_s=min(budget.candidate_s, left_s)))
-            estimator.learn((done[-1],))
-            evaluation = again()
-            leader = evaluation.chosen
-    if leader is not None and done and not _is_done(leader, done):
+            try:
+                done.append(measuring.measure(subject, settings, tests, budget_s=min(budget.candidate_s, left_s)))
+            except (EngineError, MeasurementInvalidError) as error:
+                # The next one that can be timed says something about this one, too.
+                warnings.append(f"not measured: {error.message}")
+                too_large.add(same(leader))
+            else:
+                estimator.learn((done[-1],))
+                evaluation = again()
+            leader = next((each for each in evaluation.ranked if same(each) not in too_large), None)
+    chosen = evaluation.chosen
+    if chosen is not None and done and not is_done(chosen):
+        others = ", ".join(f"{each.model} {each.quantization}" for each in done)
         warnings.append(
-            f"{leader.model} {leader.quantization} leads after {len(done)} measurements but was not measured itself; "
-            "its speed is predicted from them"
+            f"{chosen.model} {chosen.quantization} was not measured itself; its speed is predicted from {others}"
         )
     for measurement in done:
         if measurement.conditions.disturbed:
@@ -124,10 +140,6 @@ def untried(machine: Machine) -> ThreadChoice:
     return ThreadChoice(
         threads=usable, threads_batch=usable, openmp_wait="passive", basis="all usable threads", trusted=False
     )
-
-
-def _is_done(leader: Candidate, done: Sequence[Measurement]) -> bool:
-    return any((each.model, each.quantization) == (leader.model, leader.quantization) for each in done)
 
 
 def _subject(session: Session, estimator: CandidateEstimator, candidate: Candidate) -> Subject:

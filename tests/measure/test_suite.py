@@ -71,7 +71,7 @@ def test_a_composed_speed_is_near_the_measured_one(bench: Bench, subject: Subjec
 def test_a_model_split_over_devices_is_not_sliced(bench: Bench, subject: Subject, settings: Settings) -> None:
     """Its layers are not alike, so what does not fit whole is refused."""
     split = msgspec.structs.replace(settings, gpu_layers=4)
-    with pytest.raises(EngineError, match="cannot be sliced"):
+    with pytest.raises(EngineError, match="nor slices of it"):
         measured(bench, _replaced(subject, resident_bytes=1 << 40), split)
 
 

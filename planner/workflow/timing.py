@@ -71,67 +71,98 @@ def time_leaders(
     Measurements that are kept from an earlier run cost nothing. Raises :class:`BusyError` when another measurement
     runs on this machine, :class:`EngineDiedError` when the child dies.
     """
-    budget = _BUDGETS[effort]
-    begin = time.monotonic()
-    done: list[Measurement] = []
-    warnings: list[str] = []
-    too_large: set[tuple[str, str]] = set()
-    leader = evaluation.chosen
-    subject_told = ""
-
-    def same(each: Candidate | Measurement) -> tuple[str, str]:
-        """What a timing is about: models of one shape share it."""
-        return estimator.shape_key(session.catalogue.model(each.model)), each.quantization
-
-    def is_done(each: Candidate) -> bool:
-        return same(each) in map(same, done)
-
-    def told(stage: str, _done: float, _total_s: float) -> None:
-        progress("measure", time.monotonic() - begin, budget.total_s, f"{subject_told}{stage}")
+    rounds = _Rounds(session, estimator, effort, progress)
 
     def child(env: Mapping[str, str]) -> EngineChild:
         return EngineChild(session.engine_python, env=env)
 
-    threads = untried(session.machine)
     # Zeros draw less power and run faster on a GPU: there the phantom is filled with random blocks.
     random = session.oracle.has_gpu
-    with MeasuringSession(child, store, effort=effort, progress=told, random_weights=random) as measuring:
-        while leader is not None and len(done) < budget.candidates and not is_done(leader):
-            subject = _subject(session, estimator, leader)
-            subject_told = f"{leader.model} {leader.quantization}: "
-            threads = measuring.threads(
-                subject,
-                leader.settings,
-                usable_threads=session.machine.cpu.usable_threads,
-                budget_s=budget.threads_s,
-            )
-            settings = threads.applied(leader.settings)
-            tests = default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
-            left_s = budget.total_s - (time.monotonic() - begin)
-            if left_s < _LEAST_USEFUL_S and measuring.kept(subject, settings, tests) is None:
-                warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
-                break
-            try:
-                done.append(measuring.measure(subject, settings, tests, budget_s=min(budget.candidate_s, left_s)))
-            except (EngineError, MeasurementInvalidError) as error:
-                # The next one that can be timed says something about this one, too.
-                warnings.append(f"not measured: {error.message}")
-                too_large.add(same(leader))
-            else:
-                estimator.learn((done[-1],))
+    with MeasuringSession(child, store, effort=effort, progress=rounds.told, random_weights=random) as measuring:
+        leader = evaluation.chosen
+        while leader is not None and rounds.is_wanted(leader):
+            measurement = rounds.measure(measuring, leader)
+            if measurement is not None:
+                estimator.learn((measurement,))
                 evaluation = again()
-            leader = next((each for each in evaluation.ranked if same(each) not in too_large), None)
-    chosen = evaluation.chosen
-    if chosen is not None and done and not is_done(chosen):
-        others = ", ".join(f"{each.model} {each.quantization}" for each in done)
-        warnings.append(
-            f"{chosen.model} {chosen.quantization} was not measured itself; its speed is predicted from {others}"
+            leader = rounds.next_of(evaluation)
+    return Timed(evaluation, tuple(rounds.done), rounds.threads, rounds.warnings(evaluation.chosen))
+
+
+class _Rounds:
+    """The measurements of one plan so far, the time they took, and what could not be measured."""
+
+    def __init__(self, session: Session, estimator: CandidateEstimator, effort: Effort, progress: Progress) -> None:
+        self._session = session
+        self._estimator = estimator
+        self._effort: Effort = effort
+        self._progress = progress
+        self._budget = _BUDGETS[effort]
+        self._begin = time.monotonic()
+        self._about = ""
+        self._out_of_time = False
+        self._out_of_reach: set[tuple[str, str]] = set()
+        self._warnings: list[str] = []
+        self.threads = untried(session.machine)
+        self.done: list[Measurement] = []
+
+    def told(self, stage: str, _done: float, _total_s: float) -> None:
+        """Pass a stage of the measuring room on, with the time of the whole."""
+        elapsed_s = time.monotonic() - self._begin
+        self._progress("measure", elapsed_s, self._budget.total_s, f"{self._about}{stage}")
+
+    def is_wanted(self, leader: Candidate) -> bool:
+        """Whether there is a round left for ``leader`` and it was not measured yet."""
+        rounds_left = not self._out_of_time and len(self.done) < self._budget.candidates
+        return rounds_left and not self._is_done(leader)
+
+    def next_of(self, evaluation: Evaluation) -> Candidate | None:
+        """Who leads of those that can be timed: what one of them teaches holds for the others, too."""
+        return next((each for each in evaluation.ranked if self._same(each) not in self._out_of_reach), None)
+
+    def measure(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
+        """Time ``leader``, or note why not."""
+        subject = _subject(self._session, self._estimator, leader)
+        self._about = f"{leader.model} {leader.quantization}: "
+        usable = self._session.machine.cpu.usable_threads
+        self.threads = measuring.threads(
+            subject, leader.settings, usable_threads=usable, budget_s=self._budget.threads_s
         )
-    for measurement in done:
-        if measurement.conditions.disturbed:
-            why = "; ".join(measurement.conditions.disturbed)
-            warnings.append(f"the timing of {measurement.model} {measurement.quantization} was disturbed: {why}")
-    return Timed(evaluation, tuple(done), threads, tuple(warnings))
+        settings = self.threads.applied(leader.settings)
+        tests = default_tests(settings.context_tokens // settings.parallel, quick=self._effort == "quick")
+        left_s = self._budget.total_s - (time.monotonic() - self._begin)
+        if left_s < _LEAST_USEFUL_S and measuring.kept(subject, settings, tests) is None:
+            self._out_of_time = True
+            self._warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
+            return None
+        try:
+            budget_s = min(self._budget.candidate_s, left_s)
+            self.done.append(measuring.measure(subject, settings, tests, budget_s=budget_s))
+        except (EngineError, MeasurementInvalidError) as error:
+            self._out_of_reach.add(self._same(leader))
+            self._warnings.append(f"not measured: {error.message}")
+            return None
+        return self.done[-1]
+
+    def warnings(self, chosen: Candidate | None) -> tuple[str, ...]:
+        """What a reader of the plan must know about its speeds."""
+        found = list(self._warnings)
+        if chosen is not None and self.done and not self._is_done(chosen):
+            others = ", ".join(f"{each.model} {each.quantization}" for each in self.done)
+            name = f"{chosen.model} {chosen.quantization}"
+            found.append(f"{name} was not measured itself; its speed is predicted from {others}")
+        for each in self.done:
+            if each.conditions.disturbed:
+                why = "; ".join(each.conditions.disturbed)
+                found.append(f"the timing of {each.model} {each.quantization} was disturbed: {why}")
+        return tuple(found)
+
+    def _is_done(self, each: Candidate) -> bool:
+        return self._same(each) in map(self._same, self.done)
+
+    def _same(self, each: Candidate | Measurement) -> tuple[str, str]:
+        """What a timing is about: models of one shape share it."""
+        return self._estimator.shape_key(self._session.catalogue.model(each.model)), each.quantization
 
 
 def untried(machine: Machine) -> ThreadChoice:

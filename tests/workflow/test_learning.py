@@ -1,0 +1,111 @@
+"""What a measurement teaches: its own candidate exactly, all others by calibration, and never twice."""
+
+import msgspec
+import pytest
+
+from planner import catalogue
+from planner.engine.child import EngineChild
+from planner.engine.oracle import Oracle
+from planner.machine import load
+from planner.types import measurement as kinds
+from planner.types.measurement import Conditions, Measurement, Spread
+from planner.types.settings import Settings
+from planner.workflow.estimator import CandidateEstimator
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """An oracle for all tests here."""
+    with EngineChild() as child, Oracle(child, folder=tmp_path_factory.mktemp("answers"), cpu_only=True) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(oracle):
+    """An estimator that has learnt nothing, and a question to it."""
+    known = catalogue.load()
+    estimator = CandidateEstimator(oracle, known, load("epyc-vm-2cpu-24gb"))
+
+    def speed(model, quantization, settings):
+        return estimator(known.model(model), known.quantization(quantization), settings).speed
+
+    return estimator, speed
+
+
+SETTINGS = Settings(context_tokens=4096, gpu_layers=0, threads=2, threads_batch=2)
+
+
+def measurement(tokens_per_s, *, disturbed=(), depth=0, model="qwen3-0.6b"):
+    """A measured decode speed of one model at Q4_K_M."""
+    spread = Spread(median=tokens_per_s, low=0.9 * tokens_per_s, high=1.1 * tokens_per_s, relative_mad=0.01)
+    tested = kinds.TestResult(
+        test=kinds.Test(kind="generate", tokens=128, depth=depth),
+        tokens_timed=128,
+        samples_ns=(int(128e9 / tokens_per_s),),
+        tokens_per_s=spread,
+    )
+    return Measurement(
+        model=model, quantization="Q4_K_M", settings=SETTINGS, engine_build="b", machine_key="m", taken_at="t",
+        layers_timed=28, layers_total=28, results=(tested,),
+        conditions=Conditions(load_1min=0.0, steal_ratio=0.0, on_battery=None, disturbed=disturbed),
+    )  # fmt: skip
+
+
+def test_a_measured_candidate_shows_its_measured_speed(ask):
+    """Median and spread as they were measured, whatever the context and the load mode."""
+    estimator, speed = ask
+    estimator.learn((measurement(21.5),))
+    for settings in (SETTINGS, msgspec.structs.replace(SETTINGS, context_tokens=8192, load_mode="none")):
+        generate = speed("qwen3-0.6b", "Q4_K_M", settings).generate
+        assert (generate.tokens_per_s, generate.origin) == (21.5, "measured")
+    assert speed("qwen3-0.6b", "Q8_0", SETTINGS).generate.origin == "predicted"
+
+
+def test_other_models_follow_the_measured_machine(ask):
+    """Twice the measured speed is twice the predicted one; the basis names what was measured."""
+    estimator, speed = ask
+    estimator.learn((measurement(10.0),))
+    slow = speed("qwen3-1.7b", "Q4_K_M", SETTINGS).generate
+    other = CandidateEstimator(estimator._oracle, estimator._catalogue, estimator._machine)
+    other.learn((measurement(20.0),))
+    known = estimator._catalogue
+    fast = other(known.model("qwen3-1.7b"), known.quantization("Q4_K_M"), SETTINGS).speed.generate
+    assert fast.tokens_per_s == pytest.approx(2 * slow.tokens_per_s)
+    assert "qwen3-0.6b Q4_K_M" in slow.basis
+
+
+def test_the_same_measurement_counts_once(ask):
+    """Kept and asked for again, it narrows nothing."""
+    estimator, speed = ask
+    estimator.learn((measurement(10.0),))
+    once = speed("qwen3-1.7b", "Q4_K_M", SETTINGS)
+    estimator.learn((measurement(10.0), measurement(10.0)))
+    assert speed("qwen3-1.7b", "Q4_K_M", SETTINGS) == once
+
+
+def test_a_sound_measurement_outweighs_disturbed_ones(ask):
+    """Disturbed ones calibrate only as long as there is nothing better."""
+    estimator, speed = ask
+    estimator.learn((measurement(5.0, disturbed=("another process",)),))
+    disturbed = speed("qwen3-1.7b", "Q4_K_M", SETTINGS).generate.tokens_per_s
+    estimator.learn((measurement(10.0, model="qwen3-0.6b"),))
+    sound = speed("qwen3-1.7b", "Q4_K_M", SETTINGS).generate.tokens_per_s
+    assert sound == pytest.approx(2 * disturbed)
+
+
+def test_a_speed_at_depth_is_used_at_that_depth_only(ask):
+    """tg128 @ d2048 belongs to a context of 4096, half filled; at 8192 it says nothing."""
+    estimator, speed = ask
+    estimator.learn((measurement(7.0, depth=2048),))
+    assert speed("qwen3-0.6b", "Q4_K_M", SETTINGS).generate_at_depth.origin == "measured"
+    longer = msgspec.structs.replace(SETTINGS, context_tokens=8192)
+    assert speed("qwen3-0.6b", "Q4_K_M", longer).generate_at_depth.origin == "predicted"
+
+
+def test_siblings_of_one_shape_share_a_measurement(ask):
+    """Qwen3-4B and its 2507 revisions are the same to the engine."""
+    estimator, speed = ask
+    estimator.learn((measurement(9.0, model="qwen3-4b"),))
+    assert speed("qwen3-4b-instruct-2507", "Q4_K_M", SETTINGS).generate.origin == "measured"

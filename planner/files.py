@@ -13,7 +13,9 @@ from pathlib import Path
 
 from planner.errors import ExitCode, FileIOError
 
-__all__ = ["atomic_write", "cache_dir", "profiles_dir", "try_atomic_write"]
+__all__ = ["atomic_write", "cache_dir", "phantom_folder", "profiles_dir", "try_atomic_write"]
+
+_ROOM_FOR_PHANTOMS_BYTES = 32 << 20
 
 
 @functools.cache
@@ -34,11 +36,36 @@ def cache_dir() -> Path:
     return user_cache_path("llama-planner", appauthor=False)
 
 
+def phantom_folder(parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A folder for phantom models that goes with its context: in ``parent`` (default: the cache) if it has room.
+
+    A phantom takes kilobytes (megabytes with random routers), so a full or read-only cache only moves it to the
+    system's temporary folder. Raises :class:`FileIOError` when that cannot be written either.
+    """
+    wanted = parent if parent is not None else cache_dir() / "phantoms"
+    with contextlib.suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+        room = os.statvfs(wanted)
+        if room.f_bavail * room.f_frsize >= _ROOM_FOR_PHANTOMS_BYTES:
+            return tempfile.TemporaryDirectory(prefix="phantom-", dir=wanted)
+    try:
+        return tempfile.TemporaryDirectory(prefix="planner-phantom-")
+    except OSError as error:
+        raise FileIOError(
+            f"no folder for phantom models: {error.strerror or error}",
+            hint="free some disk space, or set TMPDIR to a folder you may write to",
+        ) from error
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never half of it.
 
-    Raises :class:`FileIOError` naming the path and the remedy (disk full, read-only, no permission).
+    A device or a pipe (``/dev/stdout``) is written to, never replaced. Raises :class:`FileIOError` naming the path and
+    the remedy (disk full, read-only, no permission).
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        _write_through(path, data)
+        return
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +93,14 @@ def try_atomic_write(path: Path, data: bytes) -> bool:
     except FileIOError:
         return False
     return True
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    try:
+        with path.open("wb", buffering=0) as device:
+            device.write(data)
+    except OSError as error:
+        raise _explain(path, error) from error
 
 
 def _discard(temporary: str | None) -> None:

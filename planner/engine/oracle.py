@@ -6,8 +6,6 @@ share one answer.
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -17,12 +15,11 @@ import msgspec
 from planner.engine.answers import Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
-from planner.errors import EngineError
-from planner.files import cache_dir, try_atomic_write
+from planner.files import cache_dir, phantom_folder, try_atomic_write
 from planner.types.model import Layout, Quantization, TensorSpec
 from planner.types.settings import Settings
 
-__all__ = ["LayoutSource", "Oracle", "phantom_folder"]
+__all__ = ["LayoutSource", "Oracle"]
 
 LayoutSource = Callable[[], Layout]
 """Builds a model's full layout when it is really needed; a remembered answer never needs it."""
@@ -197,27 +194,10 @@ class Oracle:
         self._changed.add(shape_key)
 
 
-def phantom_folder() -> str | None:
-    """Where phantoms go: the cache where it can be written, else the system's temporary folder (None)."""
-    folder = cache_dir() / "phantoms"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return str(folder) if os.access(folder, os.W_OK) else None
-
-
 @contextlib.contextmanager
 def _phantom(layout: Layout) -> Iterator[str]:
     """A phantom file that exists as long as the question about it is asked."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="ask-", dir=phantom_folder()) as folder:
-            path = Path(folder) / "phantom.gguf"
-            write_phantom(path, layout)
-            yield str(path)
-    except OSError as error:
-        raise EngineError(
-            f"cannot write a phantom model: {error.strerror or error}",
-            hint="free some disk space, or set TMPDIR",
-            code="io",
-        ) from error
+    with phantom_folder() as folder:
+        path = Path(folder) / "phantom.gguf"
+        write_phantom(path, layout)
+        yield str(path)

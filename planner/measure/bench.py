@@ -5,23 +5,24 @@ be interleaved (an idle one ends its threads and costs nothing). Mistakes it pre
 after Ctrl-C, a question without a deadline, and a deadline that a slow but honest machine would miss.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
-from planner.errors import FileIOError
-from planner.files import cache_dir
+from planner.files import phantom_folder
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
+
+if TYPE_CHECKING:
+    import tempfile
 
 __all__ = ["Bench", "OpenChild", "Progress", "Run", "no_progress"]
 
@@ -201,7 +202,7 @@ class Bench:
 
     def _path(self, label: str) -> Path:
         if self._folder is None:
-            self._folder = _temporary(self._parent if self._parent is not None else cache_dir() / "phantoms")
+            self._folder = phantom_folder(self._parent)
         return Path(self._folder.name) / f"{label}.gguf"
 
 
@@ -216,18 +217,3 @@ class _Answer(msgspec.Struct, frozen=True):
 
     def run(self) -> Run:
         return Run(self.samples_ns, self.tokens_timed, self.depth_reached, self.filled_by, self.wall_s)
-
-
-def _temporary(parent: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for phantoms in ``parent``, or in the system's own place when that cannot be written."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="measure-", dir=parent)
-    except OSError:
-        try:
-            return tempfile.TemporaryDirectory(prefix="planner-measure-")
-        except OSError as error:
-            raise FileIOError(
-                f"no folder for phantom models: {error.strerror or error}",
-                hint="set TMPDIR to a folder you may write to",
-            ) from error

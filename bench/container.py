@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def main() -> int:
     held = all(row.get("ran") and not row.get("killed_while_running") for row in rows if "unchecked" not in row)
     print("claims held" if held else "claims NOT held")
     if options.output:
-        options.output.write_text(json.dumps({"held": held, "rows": rows}, indent=1) + "\n")
+        date = datetime.now(UTC).date().isoformat()
+        options.output.write_text(json.dumps({"date": date, "held": held, "rows": rows}, indent=1) + "\n")
     return 0 if held else 1
 
 

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,7 +163,13 @@ def main() -> int:
     held = all(row["worst_buffer_percent"] <= 0.1 and -1.0 <= row["resident_percent"] <= 3.0 for row in rows)  # type: ignore[operator]
     print(f"{len(rows)} configurations; claims {'held' if held else 'NOT held'}")
     if options.output:
-        result = {"engine_build": build, "cpu": platform.processor() or platform.machine(), "held": held, "rows": rows}
+        result = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "engine_build": build,
+            "cpu": platform.processor() or platform.machine(),
+            "held": held,
+            "rows": rows,
+        }
         options.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if held else 1
 

@@ -5,6 +5,7 @@ and counting "the memory" where there are several devices, each of which must fi
 """
 
 from planner.engine.answers import Buffers, Weights
+from planner.estimate.rows import device_row
 from planner.types.machine import Machine
 from planner.types.plan import DeviceMemory
 from planner.types.settings import Settings
@@ -14,8 +15,8 @@ __all__ = ["ENGINE_STRUCTURES_BYTES", "HOST", "host_memory", "memory_on_engine_d
 HOST = "CPU"
 
 # Resident bytes beside every buffer and the idle process: tensor metadata, graphs, scheduler, thread stacks, malloc's
-# slack. bench/memory.py records what stays unexplained in each configuration; 11 to 17 MiB there.
-ENGINE_STRUCTURES_BYTES = 15 << 20
+# slack. bench/memory.py records what stays unexplained in each configuration: 10 to 22 MiB with this at zero.
+ENGINE_STRUCTURES_BYTES = 19 << 20
 
 _MAPPED_MODES = ("mmap", "mmap+mlock")
 _REPACKED = ("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_HBM")
@@ -44,23 +45,17 @@ def host_memory(
     untouched = max(0, compute - sum(buffer.compute_bytes for buffer in lean.buffers))
     # Without flash attention the kernels copy the whole K·Q of a batch: work space grows with the depth, too.
     untouched += max(0, work - (lean.work_bytes or 0))
-    process = process_bytes + ENGINE_STRUCTURES_BYTES
-    overhead = full.output_bytes + work + process
-    held = mapped + private + repacked
-    return DeviceMemory(
-        device=HOST,
-        weights_bytes=held,
-        weights_mapped_bytes=mapped,
-        weights_private_bytes=private,
-        weights_repacked_bytes=repacked,
-        cache_bytes=cache,
-        compute_bytes=compute,
-        overhead_bytes=overhead,
-        output_bytes=full.output_bytes,
-        work_bytes=work,
-        process_bytes=process,
-        total_bytes=held + cache + compute + overhead,
-        resident_bytes=held + cache + compute + overhead - untouched,
+    return device_row(
+        HOST,
+        mapped=mapped,
+        private=private,
+        repacked=repacked,
+        cache=cache,
+        compute=compute,
+        output=full.output_bytes,
+        work=work,
+        process=process_bytes + ENGINE_STRUCTURES_BYTES,
+        untouched=untouched,
         available_bytes=available_bytes,
         origin="engine",
     )
@@ -78,7 +73,7 @@ def memory_on_engine_devices(
     """Memory on the devices that the engine itself sees, GPU by GPU and the host last.
 
     ``driver_bytes`` is what a driver's context takes on each GPU beside all buffers. Pinned host buffers
-    (``CUDA_Host``) are RAM. With unified memory all rows become one, because there is one budget.
+    (``CUDA_Host``) are RAM. Where memory is unified the caller makes one row of them.
     """
     free = {gpu.engine_device: gpu.memory_free_bytes for gpu in machine.gpus if gpu.engine_device}
     rows: dict[str, dict[str, int]] = {}
@@ -98,7 +93,12 @@ def memory_on_engine_devices(
             _add(rows, device, "process", driver_bytes)
     ordered = sorted(rows, key=lambda device: (device == HOST, device))
     return tuple(
-        _row(device, rows[device], machine.memory.usable_bytes if device == HOST else free.get(device))
+        device_row(
+            device,
+            **rows[device],
+            available_bytes=machine.memory.usable_bytes if device == HOST else free.get(device),
+            origin="engine",
+        )
         for device in ordered
     )
 
@@ -134,25 +134,3 @@ def _device_of(buffer: str, *, host: bool) -> str:
 def _add(rows: dict[str, dict[str, int]], device: str, part: str, size: int) -> None:
     row = rows.setdefault(device, {})
     row[part] = row.get(part, 0) + size
-
-
-def _row(device: str, parts: dict[str, int], available: int | None) -> DeviceMemory:
-    held = sum(parts.get(part, 0) for part in ("mapped", "private", "repacked"))
-    overhead = sum(parts.get(part, 0) for part in ("output", "work", "process"))
-    cache, compute = parts.get("cache", 0), parts.get("compute", 0)
-    return DeviceMemory(
-        device=device,
-        weights_bytes=held,
-        weights_mapped_bytes=parts.get("mapped", 0),
-        weights_private_bytes=parts.get("private", 0),
-        weights_repacked_bytes=parts.get("repacked", 0),
-        cache_bytes=cache,
-        compute_bytes=compute,
-        overhead_bytes=overhead,
-        output_bytes=parts.get("output", 0),
-        work_bytes=parts.get("work", 0),
-        process_bytes=parts.get("process", 0),
-        total_bytes=held + cache + compute + overhead,
-        available_bytes=available,
-        origin="engine",
-    )

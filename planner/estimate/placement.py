@@ -15,11 +15,19 @@ from itertools import accumulate
 
 from planner.engine.answers import Buffers, LayerBytes, Weights
 from planner.estimate.memory import ENGINE_STRUCTURES_BYTES, HOST
+from planner.estimate.rows import device_row
 from planner.types.machine import Gpu, Machine
 from planner.types.plan import DeviceMemory
 from planner.types.settings import Settings
 
-__all__ = ["DRIVER_BYTES", "gpu_of", "layers_per_device", "modelled_memory", "unified_budget_bytes"]
+__all__ = [
+    "DRIVER_BYTES",
+    "gpu_of",
+    "in_one_budget",
+    "layers_per_device",
+    "modelled_memory",
+    "unified_budget_bytes",
+]
 
 # What a driver's context, its libraries and pools take on each GPU beside every buffer. CUDA: 250 MiB on an RTX 3080
 # to 712 MiB on Blackwell in published exit tables (llama.cpp's "unaccounted" column); the upper end is used. The
@@ -82,12 +90,46 @@ def modelled_memory(
         compute = full_compute if place == output_place else lean_compute
         compute += staging if place == used[0] else 0
         driver = DRIVER_BYTES.get(gpu.backend, 0)
-        rows.append(_row(gpu_of(gpu), held.get(place, 0), cache.get(place, 0), compute, driver, gpu.memory_free_bytes))
+        rows.append(
+            device_row(
+                gpu_of(gpu),
+                private=held.get(place, 0),
+                cache=cache.get(place, 0),
+                compute=compute,
+                process=driver,
+                available_bytes=gpu.memory_free_bytes,
+                origin="model",
+            )
+        )
     host_compute = full_compute if -1 in places else lean_compute
     host = _host_row(machine, settings, weights, held.get(-1, 0), cache.get(-1, 0), host_compute, full, process_bytes)
-    if unified_budget_bytes(machine) is not None:
-        return (_unified(machine, weights, rows, host),)
-    return (*rows, host)
+    return in_one_budget(machine, weights, (*rows, host))
+
+
+def in_one_budget(machine: Machine, weights: Weights, rows: tuple[DeviceMemory, ...]) -> tuple[DeviceMemory, ...]:
+    """The rows as they are, or one row where the GPU's memory is the host's: weights then count once.
+
+    With discrete GPUs every device must fit by itself; with unified memory only the sum must, and no more than the GPU
+    may address.
+    """
+    budget = unified_budget_bytes(machine)
+    if budget is None:
+        return rows
+    host = rows[-1]
+    held = min(sum(row.weights_bytes for row in rows), max(weights.file_bytes, *(row.weights_bytes for row in rows)))
+    return (
+        device_row(
+            rows[0].device,
+            private=held,
+            cache=sum(row.cache_bytes for row in rows),
+            compute=sum(row.compute_bytes for row in rows),
+            output=host.output_bytes,
+            work=host.work_bytes,
+            process=sum(row.process_bytes for row in rows),
+            available_bytes=budget,
+            origin=host.origin,
+        ),
+    )
 
 
 def gpu_of(gpu: Gpu) -> str:
@@ -138,21 +180,6 @@ def _staging_bytes(weights: Weights, settings: Settings, places: list[int], outp
     return max(pieces, default=0)
 
 
-def _row(device: str, held: int, cache: int, compute: int, driver: int, available: int | None) -> DeviceMemory:
-    return DeviceMemory(
-        device=device,
-        weights_bytes=held,
-        weights_private_bytes=held,
-        cache_bytes=cache,
-        compute_bytes=compute,
-        overhead_bytes=driver,
-        process_bytes=driver,
-        total_bytes=held + cache + compute + driver,
-        available_bytes=available,
-        origin="model",
-    )
-
-
 def _host_row(
     machine: Machine,
     settings: Settings,
@@ -169,44 +196,16 @@ def _host_row(
     repacked = int(max(0, held - weights.input_bytes) * repack_share)
     mapped = held if settings.load_mode in ("mmap", "mmap+mlock") else 0
     private = 0 if mapped else held - repacked
-    process = process_bytes + ENGINE_STRUCTURES_BYTES
-    work = full.work_bytes or 0
-    overhead = process + work + full.output_bytes
-    return DeviceMemory(
-        device=HOST,
-        weights_bytes=mapped + private + repacked,
-        weights_mapped_bytes=mapped,
-        weights_private_bytes=private,
-        weights_repacked_bytes=repacked,
-        cache_bytes=cache,
-        compute_bytes=compute,
-        overhead_bytes=overhead,
-        output_bytes=full.output_bytes,
-        work_bytes=work,
-        process_bytes=process,
-        total_bytes=mapped + private + repacked + cache + compute + overhead,
+    return device_row(
+        HOST,
+        mapped=mapped,
+        private=private,
+        repacked=repacked,
+        cache=cache,
+        compute=compute,
+        output=full.output_bytes,
+        work=full.work_bytes or 0,
+        process=process_bytes + ENGINE_STRUCTURES_BYTES,
         available_bytes=machine.memory.usable_bytes,
-        origin="model",
-    )
-
-
-def _unified(machine: Machine, weights: Weights, rows: list[DeviceMemory], host: DeviceMemory) -> DeviceMemory:
-    """One row for one budget: what the GPU holds and what the host holds share the same RAM, weights once."""
-    parts = [*rows, host]
-    held = min(sum(row.weights_bytes for row in parts), max(weights.file_bytes, *(row.weights_bytes for row in parts)))
-    cache, compute = sum(row.cache_bytes for row in parts), sum(row.compute_bytes for row in parts)
-    overhead = sum(row.overhead_bytes for row in parts)
-    return DeviceMemory(
-        device=gpu_of(machine.gpus[0]) if rows else HOST,
-        weights_bytes=held,
-        weights_private_bytes=held,
-        cache_bytes=cache,
-        compute_bytes=compute,
-        overhead_bytes=overhead,
-        output_bytes=host.output_bytes,
-        work_bytes=host.work_bytes,
-        process_bytes=overhead - host.output_bytes - host.work_bytes,
-        total_bytes=held + cache + compute + overhead,
-        available_bytes=unified_budget_bytes(machine),
         origin="model",
     )

@@ -12,7 +12,7 @@ from planner.engine.answers import Buffers, Weights
 from planner.engine.oracle import LayoutSource, Oracle
 from planner.errors import EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
-from planner.estimate.placement import DRIVER_BYTES, modelled_memory
+from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
 from planner.estimate.speed import Calibration, TimedRun, calibrate
 from planner.estimate.stages import active_bytes, predicted_speeds
 from planner.types.estimate import Estimate, Refusal
@@ -106,9 +106,10 @@ class CandidateEstimator:
     def _memory(self, settings: Settings, weights: Weights, full: Buffers, lean: Buffers) -> tuple[DeviceMemory, ...]:
         if self._oracle.has_gpu:
             driver = max((DRIVER_BYTES.get(gpu.backend, 0) for gpu in self._machine.gpus), default=0)
-            return memory_on_engine_devices(
+            rows = memory_on_engine_devices(
                 self._machine, settings, weights, full, process_bytes=self._process_bytes, driver_bytes=driver
             )
+            return in_one_budget(self._machine, weights, rows)
         if self._machine.gpus and settings.gpu_layers != 0:
             return modelled_memory(self._machine, settings, weights, full, lean, process_bytes=self._process_bytes)
         available = self._machine.memory.usable_bytes

@@ -58,6 +58,8 @@ _PHRASES: dict[HowItDied, str] = {
 _BROKEN_FILE = (
     "the model file is probably broken or made for another llama.cpp; check its checksum or upgrade the engine"
 )
+_START_HINT = "this Python or its llama-cpp-python does not work: try another --engine-python, or reinstall it"
+_AT_START: frozenset[HowItDied] = frozenset({"abort", "segmentation-fault", "bus-error", "arithmetic"})
 _HINTS: dict[HowItDied, str] = {
     "abort": _BROKEN_FILE,
     "illegal-instruction": "build llama-cpp-python on this very machine: "
@@ -111,7 +113,12 @@ def obituary(how: HowItDied, *, asked: str, stderr: bytes, status: int | None, d
         phrase += f" with status {status}"
     words = " ".join(part for part in (_clean(detail), last_line(stderr)) if part)
     message = f"the engine {phrase} over {asked!r}" + (f": {words}" if words else "")
-    return EngineDiedError(message, how=how, last_words=_readable(stderr), hint=_HINTS[how])
+    return EngineDiedError(
+        message,
+        how=how,
+        last_words=_readable(stderr),
+        hint=_START_HINT if asked == "start" and how in _AT_START else _HINTS[how],
+    )
 
 
 def last_line(stderr: bytes) -> str:

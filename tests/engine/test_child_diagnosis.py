@@ -148,3 +148,15 @@ def test_without_proc_nothing_is_claimed(tmp_path):
     watch = OomWatch(42, proc=tmp_path / "absent")
     assert not watch.knows_the_group
     assert not watch.struck()
+
+
+def test_an_interpreter_that_crashes_at_its_start_is_not_blamed_on_a_model(tmp_path):
+    """No file was named yet: the hint speaks of the interpreter."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    with EngineChild(str(python)) as child, pytest.raises(EngineDiedError) as raised:
+        child.ask("ping")
+    assert raised.value.how == "segmentation-fault"
+    assert "--engine-python" in raised.value.hint
+    assert "model" not in raised.value.hint

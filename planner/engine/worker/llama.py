@@ -6,17 +6,15 @@ mistake it prevents: two places that translate settings into parameters and drif
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from errors import Refused
 
-__all__ = ["Engine", "engine", "model_and_context"]
+__all__ = ["Engine", "engine", "find_library"]
 
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
@@ -45,9 +43,9 @@ class Engine:
         self.package_version: str = llama_cpp.__version__
         self.api: Any = binding
         self.folder = Path(binding.__file__).parent / "lib"
-        self.llama = ctypes.CDLL(str(_library(self.folder, "llama")))
-        self.ggml = ctypes.CDLL(str(_library(self.folder, "ggml-base")))
-        self.backends = ctypes.CDLL(str(_library(self.folder, "ggml")))
+        self.llama = ctypes.CDLL(str(find_library(self.folder, "llama")))
+        self.ggml = ctypes.CDLL(str(find_library(self.folder, "ggml-base")))
+        self.backends = ctypes.CDLL(str(find_library(self.folder, "ggml")))
         self.lines: list[str] = []
         self._partial = ""
 
@@ -168,22 +166,7 @@ def engine() -> Engine:
     return _engine
 
 
-@contextlib.contextmanager
-def model_and_context(path: str, settings: dict[str, Any], *, no_alloc: bool) -> Iterator[tuple[Any, Any]]:
-    """A model and its context, freed in the right order whatever happens."""
-    eng = engine()
-    model = eng.load_model(path, settings, no_alloc=no_alloc)
-    try:
-        context = eng.make_context(model, settings)
-        try:
-            yield model, context
-        finally:
-            eng.api.llama_free(context)
-    finally:
-        eng.api.llama_model_free(model)
-
-
-def _library(folder: Path, name: str) -> Path:
+def find_library(folder: Path, name: str) -> Path:
     """The very file that the binding loaded, so that every symbol is of one build."""
     for suffix in (".dylib", ".so") if sys.platform == "darwin" else (".so",):
         path = folder / f"lib{name}{suffix}"

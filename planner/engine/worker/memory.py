@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from errors import Refused
-from llama import Engine, engine
+from llama import Engine, engine, find_library
 
 __all__ = ["ask", "weights"]
 
@@ -187,9 +187,9 @@ def _work_bytes(eng: Engine, context: Any, settings: dict[str, Any], buffers: li
         return None
     try:
         reserve = getattr(eng.llama, _GRAPH_RESERVE)
-        library = ctypes.CDLL(str(eng.folder / "libggml-cpu.so"))
+        library = ctypes.CDLL(str(find_library(eng.folder, "ggml-cpu")))
         plan = library.ggml_graph_plan
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, Refused):
         return None
     reserve.restype, reserve.argtypes = ctypes.c_void_p, [ctypes.c_void_p] + [ctypes.c_uint32] * 3
     plan.restype, plan.argtypes = _Plan, [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.engine.child import EngineChild
 from planner.engine.death import _HINTS, _PHRASES, how_it_ended, last_line, obituary
 from planner.engine.oom import OomWatch
+from planner.errors import EngineDiedError
 
 FAULTHANDLER = b"""Fatal Python error: Aborted
 

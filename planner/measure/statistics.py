@@ -43,7 +43,7 @@ it: virtual machines reach 5 to 15 % with nothing else running."""
 MAX_RELATIVE_MAD = 0.20
 """A run whose MAD exceeds this share of its median is not believed at all."""
 
-MAX_SLOPE = 0.03
+MAX_SLOPE = 0.05
 """Drift for each repetition, as a share of the median, from which on a run counts as heating up or throttled."""
 
 MAX_WARM_UPS = 6
@@ -122,9 +122,9 @@ def theil_sen_slope(values: Sequence[float]) -> float:
 
 
 def drifts(values: Sequence[float]) -> bool:
-    """Whether repetitions slow down or speed up steadily: slope above 3 % and a trend that chance seldom makes.
+    """Whether repetitions slow down or speed up steadily: slope above 5 % and a trend that chance seldom makes.
 
-    The trend is Mann's test on ranks (Econometrica 13, 1945): all pairs but one in five must point the same way, so
+    The trend is Mann's test on ranks (Econometrica 13, 1945): nine pairs in ten must point the same way, so
     that three noisy samples in rising order are not yet "heating". Needs five values.
     """
     if len(values) < 5:
@@ -132,7 +132,7 @@ def drifts(values: Sequence[float]) -> bool:
     slope = theil_sen_slope(values)
     signs = [math.copysign(1, b - a) for a, b in itertools.combinations(values, 2) if a != b]
     agreeing = sum(1 for sign in signs if sign == math.copysign(1, slope))
-    return abs(slope) > MAX_SLOPE and agreeing >= 0.8 * len(signs)
+    return abs(slope) > MAX_SLOPE and agreeing >= 0.9 * len(signs)
 
 
 def disturbances(samples_ns: Sequence[int]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from planner.engine.oracle import LayoutSource, Oracle
 from planner.errors import EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
 from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
-from planner.estimate.speed import Calibration, TimedRun, calibrate
+from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
@@ -41,9 +41,13 @@ class CandidateEstimator:
         self._layouts: dict[str, Layout] = {}
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
         self._calibrations: tuple[Calibration, ...] = ()
+        self._aside: dict[tuple[str, str], str] = {}
 
     def __call__(self, model: Model, quantization: Quantization, settings: Settings) -> Estimate | Refusal:
         """Bytes per device and speeds, or the engine's own words when it refuses."""
+        aside = self._aside.get((self.shape_key(model), quantization.name))
+        if aside is not None:
+            return Refusal(text=aside)
         try:
             weights = self.weights(model, quantization, settings)
             full, lean = self._buffers(model, quantization, settings)
@@ -82,8 +86,8 @@ class CandidateEstimator:
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
         """Take measurements of this machine and engine build: exact where they fit, calibration for all others.
 
-        A disturbed one calibrates others only as long as there is no sound one: a busy machine is still better known
-        than published ranges that span a factor of five.
+        A disturbed one calibrates others only as long as no sound one of the same kernel is there: a busy machine is
+        still better known than published ranges that span a factor of five.
         """
         for measurement in measurements:
             model = self._catalogue.model(measurement.model)
@@ -93,9 +97,18 @@ class CandidateEstimator:
             if all(each.results != measurement.results for each in found):
                 found.append(measurement)
         known = [each for found in self._measured.values() for each in found]
-        sound = [each for each in known if not each.conditions.disturbed]
-        runs = [run for each in sound or known if (run := self._timed_run(each))]
+        sound = {kernel_of(each.quantization) for each in known if not each.conditions.disturbed}
+        used = [each for each in known if not each.conditions.disturbed or kernel_of(each.quantization) not in sound]
+        runs = [run for each in used if (run := self._timed_run(each))]
         self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
+
+    def set_aside(self, model: Model, quantization: str, why: str) -> None:
+        """Refuse a model's shape at a quantization from now on, for the reason ``why``."""
+        self._aside[self.shape_key(model), quantization] = why
+
+    def take_back(self) -> None:
+        """Refuse nothing any more that was set aside."""
+        self._aside.clear()
 
     def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:
         lean = msgspec.structs.replace(settings, outputs_max=settings.parallel)

@@ -45,6 +45,9 @@ _BUDGETS: dict[Effort, _Budget] = {
 }
 _LEAST_USEFUL_S = 6.0
 _SMALLEST_CACHE_BYTES = 8 << 20
+_ABOUT_EQUAL = 0.8
+"""A timed candidate is preferred to a predicted one of up to a quarter more score."""
+_MOST_SET_ASIDE = 8
 
 
 class Timed(NamedTuple):
@@ -86,6 +89,7 @@ def time_leaders(
                 estimator.learn((measurement,))
                 evaluation = again()
             leader = rounds.next_of(evaluation)
+    evaluation = rounds.settled(evaluation, again)
     return Timed(evaluation, tuple(rounds.done), rounds.threads, rounds.warnings(evaluation.chosen))
 
 
@@ -144,10 +148,32 @@ class _Rounds:
             return None
         return self.done[-1]
 
+    def settled(self, evaluation: Evaluation, again: Callable[[], Evaluation]) -> Evaluation:
+        """The evaluation with a winner that was timed, where one of about equal score was.
+
+        A prediction is no reason to prefer a candidate to one whose speed is known; only a clearly better one may win
+        unmeasured, and the plan then says so.
+        """
+        first = evaluation.chosen
+        if first is None or not self.done:
+            return evaluation
+        found = evaluation
+        for _ in range(_MOST_SET_ASIDE):
+            chosen = found.chosen
+            if chosen is None or chosen.score < _ABOUT_EQUAL * first.score:
+                break
+            if self._is_timed(chosen):
+                return found
+            model = self._session.catalogue.model(chosen.model)
+            self._estimator.set_aside(model, chosen.quantization, "its speed could not be timed in the time there was")
+            found = again()
+        self._estimator.take_back()
+        return evaluation
+
     def warnings(self, chosen: Candidate | None) -> tuple[str, ...]:
         """What a reader of the plan must know about its speeds."""
         found = list(self._warnings)
-        if chosen is not None and self.done and not self._is_done(chosen):
+        if chosen is not None and self.done and not self._is_timed(chosen):
             others = ", ".join(f"{each.model} {each.quantization}" for each in self.done)
             name = f"{chosen.model} {chosen.quantization}"
             found.append(f"{name} was not measured itself; its speed is predicted from {others}")
@@ -159,6 +185,14 @@ class _Rounds:
 
     def _is_done(self, each: Candidate) -> bool:
         return self._same(each) in map(self._same, self.done)
+
+    def _is_timed(self, each: Candidate) -> bool:
+        """Whether decoding at depth 0 was timed: a measurement may leave out what the noise swallowed."""
+        return any(
+            self._same(each) == self._same(measurement)
+            and any(result.test.kind == "generate" and result.test.depth == 0 for result in measurement.results)
+            for measurement in self.done
+        )
 
     def _same(self, each: Candidate | Measurement) -> tuple[str, str]:
         """What a timing is about: models of one shape share it."""

@@ -58,9 +58,9 @@ def test_quiet_repetitions_have_no_outliers() -> None:
 
 
 def test_scatter_and_drift_are_told_apart() -> None:
-    """Wild times scatter; a steady rise of 4 % each drifts; equal times are neither."""
+    """Wild times scatter; a steady rise of 7 % each drifts; equal times are neither."""
     assert "scatter" in statistics.disturbances([100, 170, 70, 160, 60])[0]
-    rising = [round(1000 * 1.04**step) for step in range(5)]
+    rising = [round(1000 * 1.07**step) for step in range(5)]
     assert any("drift" in sentence for sentence in statistics.disturbances(rising))
     assert statistics.disturbances([1000, 1001, 999, 1002, 1000]) == ()
 

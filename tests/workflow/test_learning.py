@@ -109,3 +109,25 @@ def test_siblings_of_one_shape_share_a_measurement(ask):
     estimator, speed = ask
     estimator.learn((measurement(9.0, model="qwen3-4b"),))
     assert speed("qwen3-4b-instruct-2507", "Q4_K_M", SETTINGS).generate.origin == "measured"
+
+
+def test_what_is_set_aside_is_refused_until_it_is_taken_back(ask):
+    """A candidate that could not be timed steps back with its reason, for every model of its shape."""
+    estimator, _ = ask
+    known = estimator._catalogue
+    model, sibling = known.model("qwen3-4b"), known.model("qwen3-4b-instruct-2507")
+    recipe = known.quantization("Q4_K_M")
+    estimator.set_aside(model, "Q4_K_M", "could not be timed")
+    assert estimator(sibling, recipe, SETTINGS).text == "could not be timed"
+    assert estimator(sibling, known.quantization("Q8_0"), SETTINGS).file_bytes > 0
+    estimator.take_back()
+    assert estimator(sibling, recipe, SETTINGS).file_bytes > 0
+
+
+def test_a_kernel_without_a_sound_measurement_uses_its_disturbed_one(ask):
+    """A disturbed Q8_0 says more about Q8_0 than a sound Q4_K_M does."""
+    estimator, speed = ask
+    disturbed = msgspec.structs.replace(measurement(4.0, disturbed=("steal",)), quantization="Q8_0")
+    estimator.learn((measurement(20.0), disturbed))
+    assert "Q8_0" in speed("qwen3-1.7b", "Q8_0", SETTINGS).generate.basis
+    assert "Q4_K_M" in speed("qwen3-1.7b", "Q4_K_M", SETTINGS).generate.basis

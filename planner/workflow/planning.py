@@ -167,7 +167,7 @@ def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ..
         measurements=timed.measurements,
         commands=commands(chosen, session.catalogue.model(chosen.model)) if chosen else None,
         reasons=chosen.reasons if chosen else _nothing_meets(evaluation),
-        warnings=(*warnings, *_gpu_warnings(session), *_context_warnings(session, chosen)),
+        warnings=(*warnings, *_gpu_warnings(session), *_context_warnings(session, chosen), *_waiting_warnings(chosen)),
     )
 
 
@@ -206,6 +206,17 @@ def _context_warnings(session: Session, chosen: Candidate | None) -> tuple[str, 
     if per_sequence <= model.context_native:
         return ()
     return (f"{per_sequence} tokens go beyond the {model.context_native} that {model.id} was trained for (YaRN)",)
+
+
+def _waiting_warnings(chosen: Candidate | None) -> tuple[str, ...]:
+    """Active waiting has a price that no timing shows: GNU's OpenMP spins on for minutes after the last token."""
+    if chosen is None or chosen.settings.openmp_wait != "active":
+        return ()
+    sentence = (
+        "OMP_WAIT_POLICY=active was faster here, and keeps the cores busy for minutes after each answer; "
+        "leave it out on a shared machine or on a battery"
+    )
+    return (sentence,)
 
 
 def _silent(_stage: str, _done: float, _total: float, _text: str) -> None:

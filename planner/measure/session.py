@@ -16,7 +16,7 @@ from planner.measure.bench import Bench, OpenChild, Progress, no_progress
 from planner.measure.lock import measurement_lock
 from planner.measure.store import Effort, MeasurementStore, Question
 from planner.measure.suite import Subject, measure_candidate
-from planner.measure.threads import ThreadChoice, choose_threads, kept_choice
+from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_choice
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 
@@ -76,7 +76,7 @@ class MeasuringSession:
     ) -> ThreadChoice:
         """The kept choice of threads, or that of a new trial (see :func:`choose_threads`); one trial for each session.
 
-        A choice that is not trusted is not kept for the next session, but this one is not going to fare better.
+        A choice that is not trusted is kept only with a measurement that was made with it; this session keeps to it.
         """
         known = self._choice or kept_choice(self._store, usable_threads)
         if known is not None:
@@ -108,7 +108,10 @@ class MeasuringSession:
             effort=self._effort,
             progress=self._progress,
         )
-        self._store.keep(_question(subject, settings, tests), fresh, effort=self._effort)
+        kept = self._store.keep(_question(subject, settings, tests), fresh, effort=self._effort)
+        if kept and self._choice is not None:
+            # Another trial could choose otherwise, and this measurement would answer nobody.
+            self._store.keep_fact(FACT, self._choice)
         return fresh
 
     def _opened(self) -> Bench:

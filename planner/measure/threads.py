@@ -24,7 +24,7 @@ from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 
-__all__ = ["ThreadChoice", "choose_threads", "kept_choice", "thread_counts"]
+__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice", "thread_counts"]
 
 Waiting = Literal["passive", "active"]
 

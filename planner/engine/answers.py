@@ -4,9 +4,9 @@ Everything here is the engine's own answer or a sum over it; no rule of llama.cp
 """
 
 import re
-from typing import Literal
 
 from planner.types import Report
+from planner.types.machine import EngineDevice
 
 __all__ = [
     "Buffer",
@@ -14,7 +14,6 @@ __all__ = [
     "LayerBytes",
     "ShapeAnswers",
     "SystemAnswer",
-    "SystemDevice",
     "Weights",
     "weights_from_rows",
 ]
@@ -76,16 +75,6 @@ class ShapeAnswers(Report, frozen=True, kw_only=True):
     buffers: dict[str, Buffers] = {}
 
 
-class SystemDevice(Report, frozen=True, kw_only=True):
-    """One device as ggml lists it; the CPU's free memory is unknown to ggml."""
-
-    name: str
-    description: str
-    kind: Literal["cpu", "gpu", "igpu", "accel", "other"]
-    memory_total_bytes: int | None
-    memory_free_bytes: int | None
-
-
 class SystemAnswer(Report, frozen=True, kw_only=True):
     """The engine's description of itself, as the child's ``system`` operation tells it."""
 
@@ -95,7 +84,7 @@ class SystemAnswer(Report, frozen=True, kw_only=True):
     ggml: str | None
     system_info: str
     gpu_offload: bool
-    devices: tuple[SystemDevice, ...]
+    devices: tuple[EngineDevice, ...]
     python: str
     process_bytes: int | None
 

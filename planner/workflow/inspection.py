@@ -90,7 +90,7 @@ def estimate(request: EstimateRequest) -> Candidate:
     quantization = known.quantization(request.quantization or _DEFAULT_QUANTIZATION)
     context = request.context_tokens or min(_DEFAULT_CONTEXT_TOKENS, model.context_native)
     check_context(model, context)
-    with open_session(request.machine, request.engine_python) as session:
+    with open_session(known, request.machine, request.engine_python) as session:
         settings = _settings(request, session.machine, context)
         estimator = CandidateEstimator(session.oracle, session.catalogue, session.machine)
         estimator.learn(remembered(session).all() if session.local else ())

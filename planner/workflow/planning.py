@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from planner import __version__
+from planner.catalogue import Catalogue
 from planner.choose.evaluate import evaluate
 from planner.choose.evaluation import Evaluation
 from planner.choose.why_not import why_not as reason_against
@@ -41,9 +42,8 @@ class WhyNot(Report, frozen=True, kw_only=True):
 
 
 class _Prepared(NamedTuple):
-    """A goal whose names are known, what it is searched with, and the first search."""
+    """What a goal is searched with, the first search, and the threads of an earlier trial."""
 
-    goal: Goal
     estimator: CandidateEstimator
     evaluation: Evaluation
     threads: ThreadChoice | None
@@ -62,9 +62,10 @@ def plan(
     Raises :class:`UsageError` for unknown names and impossible contexts, before an engine is started.
     """
     told = progress or _silent
-    goal = _known(goal)
+    known = models()
+    goal = _known(goal, known)
     told("detect", 0.0, 0.0, "")
-    with open_session(machine, engine_python) as session:
+    with open_session(known, machine, engine_python) as session:
         told("estimate", 0.0, 0.0, "asking the engine about every candidate")
         prepared = _search(session, goal)
         timed = Timed(prepared.evaluation, (), prepared.threads or untried(session.machine), ())
@@ -88,8 +89,8 @@ def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python:
     known = models()
     model = known.model(wanted)
     quantization = known.quantization(suffix) if suffix else None
-    goal = _known(goal)
-    with open_session(machine, engine_python) as session:
+    goal = _known(goal, known)
+    with open_session(known, machine, engine_python) as session:
         evaluation = _search(session, goal).evaluation
     answer = reason_against(evaluation, model, quantization)
     chosen = evaluation.chosen
@@ -104,9 +105,8 @@ def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python:
     )
 
 
-def _known(goal: Goal) -> Goal:
+def _known(goal: Goal, known: Catalogue) -> Goal:
     """The goal with canonical names; a model that is named with a quantization (``qwen3-8b:Q8_0``) sets both."""
-    known = models()
     families = sorted({model.family for model in known.models.values()})
     for family in goal.families:
         if not any(name.lower().startswith(family.lower()) for name in families):
@@ -134,7 +134,7 @@ def _search(session: Session, goal: Goal) -> _Prepared:
         store = remembered(session)
         estimator.learn(store.all())
         threads = kept_choice(store, session.machine.cpu.usable_threads)
-    return _Prepared(goal, estimator, _evaluate(session, goal, estimator), threads)
+    return _Prepared(estimator, _evaluate(session, goal, estimator), threads)
 
 
 def _evaluate(session: Session, goal: Goal, estimator: CandidateEstimator) -> Evaluation:

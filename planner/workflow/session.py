@@ -13,7 +13,7 @@ from typing import NamedTuple
 from planner import catalogue, machine
 from planner.engine.child import EngineChild
 from planner.engine.oracle import Oracle
-from planner.types.machine import Engine, EngineDevice, Machine
+from planner.types.machine import Engine, Machine
 
 __all__ = ["Session", "described_engine", "models_folder", "open_session", "the_machine"]
 
@@ -29,14 +29,12 @@ class Session(NamedTuple):
 
 
 @contextmanager
-def open_session(machine_name: str | None, engine_python: str | None) -> Iterator[Session]:
+def open_session(known: catalogue.Catalogue, machine_name: str | None, engine_python: str | None) -> Iterator[Session]:
     """Detect or load the machine, start the engine's child, and keep what the engine said at the end.
 
-    Raises :class:`EngineMissingError` when there is no engine, the errors of :func:`planner.machine.load` and of the
-    catalogue.
+    Raises :class:`EngineMissingError` when there is no engine, and the errors of :func:`planner.machine.load`.
     """
     found, local = the_machine(machine_name)
-    known = catalogue.load()
     with EngineChild(engine_python) as child, Oracle(child, cpu_only=not local) as oracle:
         if local:
             found = machine.match_engine(found, described_engine(oracle))
@@ -59,16 +57,7 @@ def described_engine(oracle: Oracle) -> Engine:
         llama_cpp=told.llama_cpp,
         system_info=told.system_info,
         gpu_offload=told.gpu_offload,
-        devices=tuple(
-            EngineDevice(
-                name=device.name,
-                description=device.description,
-                kind=device.kind,
-                memory_total_bytes=device.memory_total_bytes,
-                memory_free_bytes=device.memory_free_bytes,
-            )
-            for device in told.devices
-        ),
+        devices=told.devices,
     )
 
 

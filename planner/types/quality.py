@@ -19,9 +19,9 @@ class Capability(Report, frozen=True, kw_only=True):
     """A model's index in one task group and one mode, 0 to 100, with its 80 % interval.
 
     ``index`` is the expected score, in percent, on the profile's fixed basket of benchmarks of that group. ``origin``
-    is ``measured`` when scores of this very model in this very mode and group entered the fit, ``related`` when only its
-    other groups, its other mode or its close siblings did, ``inferred`` when nothing but size and generation is known.
-    ``scores`` counts the published scores behind it.
+    is ``measured`` when scores of this very model in this very mode and group entered the fit, ``related`` when only
+    its other groups, its other mode or its close siblings did, ``inferred`` when nothing but size and generation is
+    known. ``scores`` counts the published scores behind it.
     """
 
     group: TaskGroup

@@ -43,13 +43,19 @@ class _Key(Record, frozen=True, kw_only=True):
 
 
 class _Profile(Record, frozen=True, kw_only=True):
-    """An architecture file as it is written."""
+    """An architecture file as it is written.
+
+    ``layers`` counts the blocks that a converted file holds, those that predict further tokens (MTP) included where
+    the converter keeps them; ``mtp`` is the condition on ``i`` that holds for these. They are in the layout, and no
+    parameters of the model.
+    """
 
     architecture: str
     sources: tuple[str, ...]
     shape: tuple[str, ...]
     neutral: tuple[str, ...] = ()
     layers: str = "n_layer"
+    mtp: str = "0"
     defaults: dict[str, int | float | bool | str] = {}
     metadata: dict[str, int | float | bool | str | _Key]
     tensors: tuple[_Tensor, ...]
@@ -91,10 +97,13 @@ class Architecture:
         )
 
     def parameters(self, model: Model) -> tuple[int, int]:
-        """Parameters in all, and those that one token passes through; equal where nothing is routed."""
+        """Parameters in all, and those that one token passes through; equal where nothing is routed.
+
+        Multi-token-prediction blocks and what the converter computes are in the file, and not counted here.
+        """
         scope = self._scope(model)
         total, active, routed = 0, 0.0, False
-        for index in (None, *self._kept(scope, None)):
+        for index in (None, *self._trunk(scope)):
             for place, tensor, inner in self._lines(scope, index):
                 if tensor.type == "constant":
                     continue
@@ -137,6 +146,12 @@ class Architecture:
         if not kept or list(kept) != sorted(kept) or kept[0] < 0 or kept[-1] >= len(everything):
             raise ValueError(f"layers must be ascending indices below {len(everything)}, not {kept}")
         return kept
+
+    def _trunk(self, scope: Scope) -> Iterator[int]:
+        """The layers that every token passes through: all but the multi-token-prediction blocks."""
+        for layer in self._kept(scope, None):
+            if not self._number("mtp", self._profile.mtp, {**scope, "i": layer}):
+                yield layer
 
     def _metadata(self, scope: Scope) -> dict[str, MetadataValue]:
         name = self._profile.architecture
@@ -206,6 +221,7 @@ def _plain(shape: Shape) -> dict[str, MetadataValue]:
 def _expressions(profile: _Profile) -> Iterator[tuple[str, str]]:
     """Every expression of a profile with the place where it stands."""
     yield profile.layers, "layers"
+    yield profile.mtp, "mtp"
     for name, value in profile.defaults.items():
         if isinstance(value, str):
             yield value, f"defaults.{name}"

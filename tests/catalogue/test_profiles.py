@@ -275,6 +275,18 @@ def test_a_slice_knows_where_its_layers_came_from():
     assert layout.origin_of("output.weight") == "output.weight"
 
 
+def test_a_block_that_predicts_further_tokens_is_in_the_file_and_no_parameter(broken):
+    """What ``mtp`` names is laid out like any layer, and counted in neither number of parameters."""
+    profiles = broken(
+        "architectures/qwen3.toml", "neutral =", 'layers = "n_layer + 1"\nmtp = "i >= n_layer"\nneutral ='
+    )
+    changed, model = load(profiles), _CATALOGUE.model("qwen3-8b")
+    layout, before = changed.layout(model), _CATALOGUE.layout(model)
+    assert changed.parameters(model) == _CATALOGUE.parameters(model)
+    assert layout.layers == tuple(range(37))
+    assert layout.elements - before.elements == before.elements - _CATALOGUE.layout(model, 35).elements
+
+
 @pytest.mark.parametrize("layers", [(), (-1,), (3, 2), (61,), (0, 99)])
 def test_layers_that_do_not_exist_are_refused(layers):
     """A slice of nothing, out of order or out of range is a mistake of the caller."""

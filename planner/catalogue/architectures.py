@@ -25,12 +25,17 @@ _TYPES = {"weight": "BF16", "f32": "F32", "constant": "F32"}
 
 
 class _Tensor(Record, frozen=True, kw_only=True):
-    """One line of ``tensors``: ``type`` is ``weight``, ``f32``, ``constant`` (not a parameter) or a ggml type."""
+    """One line of ``tensors``: ``type`` is ``weight``, ``f32``, ``constant`` (not a parameter) or a ggml type.
+
+    ``when`` says whether the file holds it, ``parameter`` whether it counts (a second copy of a shared matrix does
+    not), ``used`` for how much of it one token needs.
+    """
 
     name: str
     dims: tuple[str, ...]
     type: str = "weight"
     when: str = "1"
+    parameter: str = "1"
     used: str = "1"
 
 
@@ -105,7 +110,7 @@ class Architecture:
         total, active, routed = 0, 0.0, False
         for index in (None, *self._trunk(scope)):
             for place, tensor, inner in self._lines(scope, index):
-                if tensor.type == "constant":
+                if tensor.type == "constant" or not self._number(f"{place}.parameter", tensor.parameter, inner):
                     continue
                 size = math.prod(self._dims(place, tensor, inner))
                 share = self._number(f"{place}.used", tensor.used, inner)
@@ -234,5 +239,6 @@ def _expressions(profile: _Profile) -> Iterator[tuple[str, str]]:
     for tensor in profile.tensors:
         place = f"tensors.{tensor.name}"
         yield tensor.when, f"{place}.when"
+        yield tensor.parameter, f"{place}.parameter"
         yield tensor.used, f"{place}.used"
         yield from ((dim, f"{place}.dims") for dim in tensor.dims)

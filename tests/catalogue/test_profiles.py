@@ -287,6 +287,15 @@ def test_a_block_that_predicts_further_tokens_is_in_the_file_and_no_parameter(br
     assert layout.elements - before.elements == before.elements - _CATALOGUE.layout(model, 35).elements
 
 
+def test_a_second_copy_of_a_shared_matrix_is_in_the_file_and_no_parameter(broken):
+    """What is no ``parameter`` takes memory and counts for nothing."""
+    profiles = broken("architectures/qwen3.toml", 'when = "not tied"', 'when = "1", parameter = "not tied"')
+    changed, model = load(profiles), _CATALOGUE.model("qwen3-0.6b")
+    assert changed.parameters(model) == _CATALOGUE.parameters(model)
+    head = model.shape["n_embd"] * model.shape["n_vocab"]
+    assert changed.layout(model).elements == _CATALOGUE.layout(model).elements + head
+
+
 @pytest.mark.parametrize("layers", [(), (-1,), (3, 2), (61,), (0, 99)])
 def test_layers_that_do_not_exist_are_refused(layers):
     """A slice of nothing, out of order or out of range is a mistake of the caller."""

@@ -40,10 +40,16 @@ class _Tensor(Record, frozen=True, kw_only=True):
 
 
 class _Key(Record, frozen=True, kw_only=True):
-    """A metadata value that is conditional (``when``) or has one entry per layer (``each``)."""
+    """A metadata value that is conditional (``when``), or a list (``each``) with one entry per kept layer.
+
+    With ``trunk`` the list leaves the multi-token-prediction blocks out; with ``entries`` it has so many entries, for
+    ``i`` from 0, whatever the layers.
+    """
 
     value: str | None = None
     each: str | None = None
+    entries: str | None = None
+    trunk: bool = False
     when: str = "1"
 
 
@@ -52,7 +58,7 @@ class _Profile(Record, frozen=True, kw_only=True):
 
     ``layers`` counts the blocks that a converted file holds, those that predict further tokens (MTP) included where
     the converter keeps them; ``mtp`` is the condition on ``i`` that holds for these. They are in the layout, and no
-    parameters of the model.
+    parameters of the model. ``layer`` names expressions over ``i`` that the lines of a layer may use (``attends``).
     """
 
     architecture: str
@@ -61,6 +67,7 @@ class _Profile(Record, frozen=True, kw_only=True):
     neutral: tuple[str, ...] = ()
     layers: str = "n_layer"
     mtp: str = "0"
+    layer: dict[str, str] = {}
     defaults: dict[str, int | float | bool | str] = {}
     metadata: dict[str, int | float | bool | str | _Key]
     tensors: tuple[_Tensor, ...]
@@ -155,8 +162,18 @@ class Architecture:
     def _trunk(self, scope: Scope) -> Iterator[int]:
         """The layers that every token passes through: all but the multi-token-prediction blocks."""
         for layer in self._kept(scope, None):
-            if not self._number("mtp", self._profile.mtp, {**scope, "i": layer}):
+            if not self._predicts(scope, layer):
                 yield layer
+
+    def _predicts(self, scope: Scope, layer: int) -> bool:
+        return bool(self._number("mtp", self._profile.mtp, {**scope, "i": layer}))
+
+    def _inside(self, scope: Scope, layer: int) -> Scope:
+        """The names that a line about one layer sees."""
+        inner: dict[str, MetadataValue] = {**scope, "i": layer}
+        for name, text in self._profile.layer.items():
+            inner[name] = self._value(f"layer.{name}", text, inner)
+        return inner
 
     def _metadata(self, scope: Scope) -> dict[str, MetadataValue]:
         name = self._profile.architecture
@@ -177,9 +194,13 @@ class Architecture:
     def _conditional(self, place: str, line: _Key, scope: Scope) -> MetadataValue:
         if line.each is None:
             return self._value(f"{place}.value", line.value or "", scope)
+        if line.entries is not None:
+            count = int(self._number(f"{place}.entries", line.entries, scope))
+            return tuple(self._number(f"{place}.each", line.each, {**scope, "i": index}) for index in range(count))
         kept = scope[LAYERS]
         assert isinstance(kept, tuple)  # noqa: S101 - _metadata is only called with the kept layers in scope
-        return tuple(self._number(f"{place}.each", line.each, {**scope, "i": layer}) for layer in kept)
+        chosen = [int(layer) for layer in kept if not (line.trunk and self._predicts(scope, int(layer)))]
+        return tuple(self._number(f"{place}.each", line.each, self._inside(scope, layer)) for layer in chosen)
 
     def _tensors(self, scope: Scope, kept: tuple[int, ...]) -> Iterator[TensorSpec]:
         for index in (None, *range(len(kept))):
@@ -192,7 +213,7 @@ class Architecture:
 
     def _lines(self, scope: Scope, layer: int | None) -> Iterator[tuple[str, _Tensor, Scope]]:
         """The tensors of one layer (of none: those outside the layers) whose condition holds."""
-        inner = scope if layer is None else {**scope, "i": layer}
+        inner = scope if layer is None else self._inside(scope, layer)
         for tensor in self._profile.tensors:
             place = f"tensors.{tensor.name}"
             if ("{i}" in tensor.name) is (layer is not None) and self._number(f"{place}.when", tensor.when, inner):
@@ -227,6 +248,7 @@ def _expressions(profile: _Profile) -> Iterator[tuple[str, str]]:
     """Every expression of a profile with the place where it stands."""
     yield profile.layers, "layers"
     yield profile.mtp, "mtp"
+    yield from ((text, f"layer.{name}") for name, text in profile.layer.items())
     for name, value in profile.defaults.items():
         if isinstance(value, str):
             yield value, f"defaults.{name}"
@@ -235,7 +257,8 @@ def _expressions(profile: _Profile) -> Iterator[tuple[str, str]]:
             yield line, f"metadata.{key}"
         elif isinstance(line, _Key):
             yield line.when, f"metadata.{key}.when"
-            yield from ((text, f"metadata.{key}") for text in (line.value, line.each) if text is not None)
+            texts = (line.value, line.each, line.entries)
+            yield from ((text, f"metadata.{key}") for text in texts if text is not None)
     for tensor in profile.tensors:
         place = f"tensors.{tensor.name}"
         yield tensor.when, f"{place}.when"

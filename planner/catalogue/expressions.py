@@ -2,8 +2,9 @@
 
 A profile writes ``n_head * head_dim`` or ``i < n_dense_lead``; this module turns it into a function of named values.
 Only what is listed here is understood: names, numbers, text, arithmetic, comparisons, ``and``/``or``/``not``,
-``a if c else b``, ``min``, ``max`` and ``count(condition)``, which says for how many of the kept layers ``i`` the
-condition holds. Attributes, subscripts, powers and other calls do not exist, so the worst a profile can do is fail.
+``a if c else b``, ``min``, ``max``, ``count(condition)``, which says for how many of the kept layers ``i`` the
+condition holds, and for a shape's lists ``at(list, index)`` and ``member(value, list)``. Attributes, subscripts, powers
+and other calls do not exist, so the worst a profile can do is fail.
 """
 
 import ast
@@ -137,6 +138,8 @@ def _choice(node: ast.IfExp, text: str) -> Expression:
 
 def _call(node: ast.Call, text: str) -> Expression:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in _LISTS and len(node.args) == 2 and not node.keywords:
+        return _LISTS[name](node.args, text)
     arguments = [_compile(argument, text) for argument in node.args]
     if node.keywords or not arguments:
         raise ExpressionError(f"{text!r} calls {name or 'something'} in a way that profiles may not")
@@ -144,8 +147,40 @@ def _call(node: ast.Call, text: str) -> Expression:
         return lambda scope: _count(arguments[0], scope)
     apply = _FUNCTIONS.get(name)
     if apply is None or len(arguments) < 2:
-        raise ExpressionError(f"{text!r} calls {name or 'something'}; profiles may call min, max and count")
+        raise ExpressionError(f"{text!r} calls {name or 'something'}; profiles may call min, max, count, at and member")
     return lambda scope: apply(*(_number(argument(scope)) for argument in arguments))
+
+
+def _at(arguments: list[ast.expr], text: str) -> Expression:
+    values, index = _list(arguments[0], text), _compile(arguments[1], text)
+
+    def entry(scope: Scope) -> Value:
+        entries, at = values(scope), _number(index(scope))
+        if not isinstance(at, int) or not 0 <= at < len(entries):
+            raise ExpressionError(f"{text!r} asks for entry {at} of a list of {len(entries)}")
+        return entries[at]
+
+    return entry
+
+
+def _member(arguments: list[ast.expr], text: str) -> Expression:
+    value, values = _compile(arguments[0], text), _list(arguments[1], text)
+    return lambda scope: value(scope) in values(scope)
+
+
+def _list(node: ast.expr, text: str) -> Callable[[Scope], tuple[int | float | bool, ...]]:
+    """The list of a shape that ``node`` names; only a name can stand for one."""
+    name = node.id if isinstance(node, ast.Name) else ""
+
+    def look_up(scope: Scope) -> tuple[int | float | bool, ...]:
+        values = scope.get(name)
+        if not isinstance(values, tuple):
+            raise ExpressionError(f"{text!r} needs the list {name!r}, which the model's shape does not give")
+        return values
+
+    if not name:
+        raise ExpressionError(f"{text!r} needs the name of a list")
+    return look_up
 
 
 def _count(condition: Expression, scope: Scope) -> int:
@@ -160,6 +195,8 @@ def _number(value: Value) -> int | float:
         raise ExpressionError(f"{value!r} is no number")
     return value
 
+
+_LISTS: dict[str, Callable[[list[ast.expr], str], Expression]] = {"at": _at, "member": _member}
 
 _COMPILERS: dict[type[ast.expr], Callable[..., Expression]] = {
     ast.Constant: _constant,

@@ -99,3 +99,29 @@ def test_count_has_no_meaning_without_layers():
     """Where no layers are known, ``count`` is an error and not zero."""
     with pytest.raises(ExpressionError, match="layers"):
         compile_expression("count(n_embd > 1)")(_NAMES)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=8), st.integers(-3, 10))
+def test_lists_of_a_shape_are_read_entry_by_entry(ratios, index):
+    """``at`` gives the entry that stands there, or names the length of the list; it never counts from the end."""
+    scope = {"ratios": tuple(ratios), "i": index}
+    entry = compile_expression("at(ratios, i)")
+    if 0 <= index < len(ratios):
+        assert entry(scope) == ratios[index]
+    else:
+        with pytest.raises(ExpressionError, match=f"list of {len(ratios)}"):
+            entry(scope)
+
+
+@given(st.lists(st.integers(0, 20), max_size=8), st.integers(0, 20))
+def test_member_says_whether_a_list_holds_a_value(layers, index):
+    """As ``in`` does, which profiles may not use."""
+    scope = {"full_attn_layers": tuple(layers), "i": index}
+    assert compile_expression("member(i + 1, full_attn_layers)")(scope) == (index + 1 in layers)
+
+
+@pytest.mark.parametrize("text", ["at(n_embd, 0)", "member(1, n_embd)", "at(ratios + 1, 0)", "at(1, 0)", "at(ratios)"])
+def test_only_a_named_list_can_be_read_as_one(text):
+    """A number, a sum or a missing argument is refused."""
+    with pytest.raises(ExpressionError):
+        compile_expression(text)({**_NAMES, "ratios": (0, 4)})

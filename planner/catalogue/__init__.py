@@ -15,7 +15,7 @@ from planner.catalogue.families import read_family
 from planner.catalogue.quantizations import read_quantizations
 from planner.errors import BadInputError, MissingInputError, UsageError
 from planner.files import profiles_dir
-from planner.types.model import Layout, Model, Quantization
+from planner.types.model import KnownModel, Layout, Model, Quantization
 
 __all__ = ["Catalogue", "load"]
 
@@ -31,34 +31,62 @@ def load(profiles: Path | None = None) -> "Catalogue":
     files = sorted((folder / "models").glob("*.toml"))
     if not files:
         raise MissingInputError(f"no models under {folder / 'models'}", hint="reinstall planner")
-    models: dict[str, Model] = {}
+    models: list[Model] = []
+    known: list[KnownModel] = []
+    taken: set[str] = set()
     for path in files:
-        for model in read_family(path):
-            if model.id in models:
-                raise BadInputError(f"{path}: models.{model.id}: this id is taken", hint="give it another id")
-            models[model.id] = model
-    return Catalogue(folder, models.values(), read_quantizations(folder / "quantizations.toml"))
+        family = read_family(path)
+        for name in [*(model.id for model in family.models), *(model.id for model in family.known)]:
+            if name in taken:
+                raise BadInputError(f"{path}: models.{name}: this id is taken", hint="give it another id")
+            taken.add(name)
+        models += family.models
+        known += family.known
+    return Catalogue(folder, models, read_quantizations(folder / "quantizations.toml"), known)
 
 
 class Catalogue:
-    """Models and quantizations by name, and the tensor layout of each model."""
+    """Models and quantizations by name, and the tensor layout of each model.
 
-    def __init__(self, folder: Path, models: Iterable[Model], quantizations: Iterable[Quantization]) -> None:
+    ``known_only`` are models that exist and cannot be planned, each with its reason.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        models: Iterable[Model],
+        quantizations: Iterable[Quantization],
+        known_only: Iterable[KnownModel] = (),
+    ) -> None:
         self._folder = folder
         self.models: Mapping[str, Model] = MappingProxyType({model.id: model for model in models})
+        self.known_only: Mapping[str, KnownModel] = MappingProxyType({model.id: model for model in known_only})
         self.quantizations: Mapping[str, Quantization] = MappingProxyType({q.name: q for q in quantizations})
-        self._aliases = _aliases(self.models.values())
+        self._aliases = _aliases((*self.models.values(), *self.known_only.values()))
         self._architecture = functools.cache(self._read_architecture)
 
     def model(self, name: str) -> Model:
         """The model of that id, or of that Hugging Face name; case, ``-Instruct``, ``-Chat``, ``-GGUF`` do not matter.
 
-        Raises UsageError (code ``unknown-model``) with the names that come closest.
+        Raises UsageError: code ``unknown-model`` with the names that come closest, code ``not-plannable`` with the
+        reason for a model of ``known_only``.
         """
+        found = self.find(name)
+        if isinstance(found, Model):
+            return found
+        raise UsageError(
+            f"{found.name} is known but cannot be planned: {found.reason}",
+            hint=f"`planner models --family {found.family}` lists what can be",
+            code="not-plannable",
+        )
+
+    def find(self, name: str) -> Model | KnownModel:
+        """As :meth:`model`, but also those of ``known_only``. Raises UsageError (code ``unknown-model``)."""
         asked = name.strip().lower()
         for key in (asked, _short(asked)):
             if key in self._aliases:
-                return self.models[self._aliases[key]]
+                model_id = self._aliases[key]
+                return self.models[model_id] if model_id in self.models else self.known_only[model_id]
         raise UsageError(
             f"unknown model {name!r}", hint=_suggest(_short(asked), self.models, "models"), code="unknown-model"
         )
@@ -103,7 +131,7 @@ def _short(name: str) -> str:
     return short
 
 
-def _aliases(models: Iterable[Model]) -> dict[str, str]:
+def _aliases(models: Iterable[Model | KnownModel]) -> dict[str, str]:
     """Every accepted name → id; a name that two models could claim belongs to none, an id always to its model."""
     owners: dict[str, set[str]] = {}
     ids: dict[str, str] = {}

@@ -2,16 +2,17 @@
 
 ``[defaults]`` holds what the models share; a model's own key wins, its ``shape`` is merged name by name and its
 ``sources`` are added to the shared ones. Keys that nobody knows are left out of the file and become ``None``.
+``[known]`` holds models that exist and cannot be planned, each with its ``reason``: they take no defaults, so that no
+fact of a sibling is taken for theirs.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from planner.catalogue.tables import Table, bad_profile, convert, read_table
 from planner.types import Record
-from planner.types.model import Model
+from planner.types.model import KnownModel, Model
 
-__all__ = ["read_family"]
+__all__ = ["Family", "read_family"]
 
 _OPTIONAL = (
     "parameters_published",
@@ -21,34 +22,70 @@ _OPTIONAL = (
     "hf_repo",
     "modelscope_id",
 )
+_OPTIONAL_IF_KNOWN = (
+    "architecture",
+    "parameters_published",
+    "released",
+    "context_native",
+    "license",
+    "hf_repo",
+    "modelscope_id",
+)
 
 
-class _Family(Record, frozen=True, kw_only=True):
+class _File(Record, frozen=True, kw_only=True):
     """A family file before its defaults are spread."""
 
     family: str
     vendor: str
     defaults: Table = {}
-    models: dict[str, Table]
+    models: dict[str, Table] = {}
+    known: dict[str, Table] = {}
 
 
-def read_family(path: Path) -> Iterator[Model]:
+class Family(Record, frozen=True, kw_only=True):
+    """What a family file holds: the models that can be planned, and those that are only known."""
+
+    models: tuple[Model, ...]
+    known: tuple[KnownModel, ...]
+
+
+def read_family(path: Path) -> Family:
     """The models of one ``profiles/models/*.toml``. Raises BadInputError naming the file, the model and the key."""
-    family = convert(path, "", read_table(path), _Family)
-    for name, table in family.models.items():
-        place = f"models.{name}"
-        if name != name.lower() or "/" in name or ":" in name:
-            raise bad_profile(path, place, "an id is lower-case and has neither slash nor colon")
-        merged = {
-            **dict.fromkeys(_OPTIONAL),
-            **family.defaults,
-            **table,
-            "id": name,
-            "family": family.family,
-            "vendor": family.vendor,
-            "shape": {**family.defaults.get("shape", {}), **table.get("shape", {})},
-            "sources": [*family.defaults.get("sources", ()), *table.get("sources", ())],
-        }
-        # A dense model has one number; only a mixture of experts writes both.
-        merged.setdefault("parameters_active", merged.get("parameters"))
-        yield convert(path, place, merged, Model)
+    file = convert(path, "", read_table(path), _File)
+    if not file.models and not file.known:
+        raise bad_profile(path, "", "a family has at least one model")
+    return Family(
+        models=tuple(_model(path, file, name, table) for name, table in file.models.items()),
+        known=tuple(_known(path, file, name, table) for name, table in file.known.items()),
+    )
+
+
+def _model(path: Path, file: _File, name: str, table: Table) -> Model:
+    place = _place(path, "models", name)
+    merged = {
+        **dict.fromkeys(_OPTIONAL),
+        **file.defaults,
+        **table,
+        "id": name,
+        "family": file.family,
+        "vendor": file.vendor,
+        "shape": {**file.defaults.get("shape", {}), **table.get("shape", {})},
+        "sources": [*file.defaults.get("sources", ()), *table.get("sources", ())],
+    }
+    # A dense model has one number; only a mixture of experts writes both.
+    merged.setdefault("parameters_active", merged.get("parameters"))
+    return convert(path, place, merged, Model)
+
+
+def _known(path: Path, file: _File, name: str, table: Table) -> KnownModel:
+    place = _place(path, "known", name)
+    own = {"id": name, "family": file.family, "vendor": file.vendor}
+    return convert(path, place, {**dict.fromkeys(_OPTIONAL_IF_KNOWN), **table, **own}, KnownModel)
+
+
+def _place(path: Path, table: str, name: str) -> str:
+    place = f"{table}.{name}"
+    if name != name.lower() or "/" in name or ":" in name:
+        raise bad_profile(path, place, "an id is lower-case and has neither slash nor colon")
+    return place

@@ -20,8 +20,8 @@ __all__ = ["active_bytes", "expert_share", "predicted_speeds"]
 
 def expert_share(model: Model) -> float:
     """Share of the routed experts that one token passes through; 1.0 for a dense model."""
-    experts, used = model.shape.get("n_expert"), model.shape.get("n_expert_used")
-    return float(used) / float(experts) if experts and used else 1.0
+    experts, used = model.size("n_expert"), model.size("n_expert_used")
+    return used / experts if experts and used else 1.0
 
 
 def active_bytes(model: Model, weights: Weights) -> int:

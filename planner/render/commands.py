@@ -45,7 +45,7 @@ def yarn(candidate: Candidate, model: Model) -> tuple[int, int] | None:
     """
     settings = candidate.settings
     per_sequence = settings.context_tokens if settings.kv_unified else settings.context_tokens // settings.parallel
-    if per_sequence <= max(model.context_native, int(model.shape.get("n_ctx_train", 0))):
+    if per_sequence <= max(model.context_native, model.size("n_ctx_train") or 0):
         return None
     return -(-per_sequence // model.context_native), model.context_native
 

@@ -60,15 +60,44 @@ def test_the_parameters_are_those_of_the_layout(model):
     assert _CATALOGUE.parameters(model) == (model.parameters, model.parameters_active)
 
 
+# Labels that are further off than rounding explains; each profile says so in its notes.
+_LOOSE_LABELS = {
+    "llama-2-70b",
+    "glm-4-32b-0414",
+    "glm-z1-32b-0414",
+    "kimi-linear-48b-a3b",
+    "ernie-4.5-21b-a3b",
+    "ernie-4.5-21b-a3b-thinking",
+}
+
+
+def _counted(model):
+    """The parameters that a published count covers, from what the profile knows."""
+    mtp, vision = model.mtp_parameters or 0, (model.vision.parameters if model.vision else 0) or 0
+    shape = model.shape
+    return {
+        "text": model.parameters,
+        "text+mtp": model.parameters + mtp,
+        "text+mtp+vision": model.parameters + mtp + vision,
+        "text-without-lookup": model.parameters - (model.lookup_parameters or 0),
+        "text-without-embeddings": model.parameters - shape["n_vocab"] * shape["n_embd"] * (1 if shape["tied"] else 2),
+    }[model.published_counts]
+
+
 @_each_model
 def test_the_parameters_agree_with_the_published_label(model):
-    """Within 1 %, or within the rounding of the label (16 B for 15.7 B)."""
+    """Within 1 %, or within the rounding of the label (16 B for 15.7 B, 1 T for 1.026 T), or the notes say otherwise."""
     if model.parameters_published is None:
         assert "1.5b" in model.id, "only R1-Distill-Qwen-1.5B has no published count"
         return
-    label = f"{model.parameters_published / 1e9:g}"
-    rounding = 0.5 * 10 ** -len(label.partition(".")[2]) * 1e9
-    off = abs(model.parameters - model.parameters_published)
+    unit = 1e12 if model.parameters_published >= 1e12 else 1e9
+    label = f"{model.parameters_published / unit:g}"
+    rounding = 0.5 * 10 ** -len(label.partition(".")[2]) * unit
+    off = abs(_counted(model) - model.parameters_published)
+    if model.id in _LOOSE_LABELS:
+        assert 0.01 * model.parameters_published < off < 0.05 * model.parameters_published
+        assert model.notes is not None
+        return
     assert off <= max(rounding, 0.01 * model.parameters_published)
 
 
@@ -78,8 +107,8 @@ def test_every_model_names_its_sources_and_what_it_is_for(model):
     assert model.sources
     assert model.uses
     assert set(model.uses) <= {"chat", "code", "reasoning", "documents"}
-    assert model.confidence != "low"
-    assert 2.0 > model.context_native / 32768 >= 1.0 or model.context_native >= 65536
+    assert model.context_native >= 4096
+    assert "documents" not in model.uses or model.context_native >= 32768
     assert model.context_extended is None or model.context_extended > model.context_native
     assert model.parameters_active <= model.parameters
     assert "reasoning" not in model.uses or model.thinking != "none"

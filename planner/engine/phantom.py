@@ -17,16 +17,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from planner.engine.ggml_types import TYPES, tensor_bytes
 from planner.engine.random_blocks import RandomBlocks
 from planner.errors import FileIOError
+from planner.gguf.ggml_types import TYPES, tensor_bytes
 from planner.types import Report
+from planner.types.metadata import GgufType, GgufValue
 from planner.types.model import Layout, MetadataValue, TensorSpec
 
 __all__ = ["PhantomFile", "write_phantom"]
 
-_MAGIC, _VERSION, _ALIGNMENT = b"GGUF", 3, 32
-_U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_MAGIC, _VERSION, _DEFAULT_ALIGNMENT = b"GGUF", 3, 32
+_STRING, _ARRAY = 8, 9
+_CODES: Mapping[str, tuple[int, str]] = {
+    "u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),
+    "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d"),
+}  # fmt: skip
 
 
 class PhantomFile(Report, frozen=True, kw_only=True):
@@ -95,6 +100,7 @@ def _fill(file: BinaryIO, base: int, tensors: Iterable[tuple[TensorSpec, int]], 
 
 def _header(metadata: Mapping[str, MetadataValue], tensors: list[TensorSpec]) -> tuple[bytes, list[int], int]:
     """The GGUF header padded to the data section, the tensors' offsets in it, and its length."""
+    alignment = _alignment(metadata)
     parts = [_MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
     parts += [_string(key) + _value(value) for key, value in metadata.items()]
     offsets, end = [], 0
@@ -104,13 +110,21 @@ def _header(metadata: Mapping[str, MetadataValue], tensors: list[TensorSpec]) ->
         parts += [_string(tensor.name), struct.pack("<I", len(dims)), struct.pack(f"<{len(dims)}Q", *dims)]
         parts.append(struct.pack("<IQ", TYPES[tensor.type].number, end))
         offsets.append(end)
-        end += _padded(size_bytes)
+        end += _padded(size_bytes, alignment)
     header = b"".join(parts)
-    return header.ljust(_padded(len(header)), b"\0"), offsets, end
+    return header.ljust(_padded(len(header), alignment), b"\0"), offsets, end
 
 
-def _padded(size_bytes: int) -> int:
-    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
+def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
+    value = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    plain = value.value if isinstance(value, GgufValue) else value
+    if not isinstance(plain, int) or plain < 1:
+        raise ValueError(f"{plain!r} is no alignment")
+    return plain
+
+
+def _padded(size_bytes: int, alignment: int) -> int:
+    return -(-size_bytes // alignment) * alignment
 
 
 def _string(text: str) -> bytes:
@@ -119,26 +133,30 @@ def _string(text: str) -> bytes:
 
 
 def _value(value: MetadataValue) -> bytes:
-    """A metadata value with its type: text, boolean, u32, f32, or an array of one of boolean, i32 and f32."""
-    if isinstance(value, str):
-        return struct.pack("<I", _STRING) + _string(value)
+    """A metadata value with its type: the one it names, or text, boolean, u32, f32, an array of boolean, i32 or f32."""
+    typed = value if isinstance(value, GgufValue) else GgufValue(type=_plain_type(value), value=value)
+    if not isinstance(typed.value, tuple):
+        code = _STRING if typed.type == "str" else _CODES[typed.type][0]
+        return struct.pack("<I", code) + _scalar(typed.type, typed.value)
+    kind = typed.type[1:-1]
+    code = _STRING if kind == "str" else _CODES[kind][0]
+    return struct.pack("<IIQ", _ARRAY, code, len(typed.value)) + b"".join(_scalar(kind, each) for each in typed.value)
+
+
+def _scalar(kind: str, value: str | float) -> bytes:
+    return _string(value) if isinstance(value, str) else struct.pack(f"<{_CODES[kind][1]}", value)
+
+
+def _plain_type(value: str | float | tuple[int | float | bool, ...]) -> GgufType:
     if isinstance(value, tuple):
-        return _array(value)
+        if all(isinstance(each, bool) for each in value):
+            return "[bool]"
+        return "[i32]" if all(isinstance(each, int) for each in value) else "[f32]"
+    if isinstance(value, str):
+        return "str"
     if isinstance(value, bool):
-        return struct.pack("<I?", _BOOL, value)
-    if isinstance(value, int):
-        return struct.pack("<II", _U32, value)
-    return struct.pack("<If", _F32, value)
-
-
-def _array(values: tuple[int | float | bool, ...]) -> bytes:
-    if all(isinstance(value, bool) for value in values):
-        kind, code = _BOOL, "?"
-    elif all(isinstance(value, int) for value in values):
-        kind, code = _I32, "i"
-    else:
-        kind, code = _F32, "f"
-    return struct.pack(f"<IIQ{len(values)}{code}", _ARRAY, kind, len(values), *values)
+        return "bool"
+    return "u32" if isinstance(value, int) else "f32"
 
 
 def _explain(path: Path, error: OSError) -> FileIOError:

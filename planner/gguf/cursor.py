@@ -51,7 +51,7 @@ class Cursor:
         self.later = 0
         self.limits = limits
         self.file_bytes = file_bytes
-        self._available = available
+        self._available = available if file_bytes is None else min(available, file_bytes)
         self._window = window
         self._base = 0
         self._refill = refill

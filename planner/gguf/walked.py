@@ -10,7 +10,7 @@ __all__ = ["KeySpot", "SplitSpot", "TensorRow", "Walked"]
 class KeySpot(NamedTuple):
     """Where a value stands: ``type`` is ``u32``, ``str``, or ``[str]`` for an array.
 
-    ``offset`` is the first byte of the value itself; ``length`` the elements of an array, the bytes of a string, else 1.
+    ``offset`` is the first byte of the value itself; ``length`` counts elements of an array, bytes of a string, else 1.
     """
 
     type: str

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from planner.engine.ggml_types import tensor_bytes
+from planner.gguf.ggml_types import tensor_bytes
 from planner.measure.linear import minimum_norm_weights
 from planner.measure.statistics import median_error, robust_deviation, student_quantile
 from planner.types.model import Layout

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from planner.catalogue.architectures import Architecture, read_architecture
 from planner.catalogue.families import read_family
 from planner.catalogue.quantizations import read_quantizations
+from planner.catalogue.shared import read_shared
 from planner.errors import BadInputError, MissingInputError, UsageError
 from planner.files import profiles_dir
 from planner.types.model import KnownModel, Layout, Model, Quantization
@@ -34,8 +35,9 @@ def load(profiles: Path | None = None) -> "Catalogue":
     models: list[Model] = []
     known: list[KnownModel] = []
     taken: set[str] = set()
+    shared = read_shared(folder)
     for path in files:
-        family = read_family(path)
+        family = read_family(path, shared)
         for name in [*(model.id for model in family.models), *(model.id for model in family.known)]:
             if name in taken:
                 raise BadInputError(f"{path}: models.{name}: this id is taken", hint="give it another id")

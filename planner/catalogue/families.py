@@ -3,11 +3,13 @@
 ``[defaults]`` holds what the models share; a model's own key wins, its ``shape`` is merged name by name and its
 ``sources`` are added to the shared ones. Keys that nobody knows are left out of the file and become ``None``.
 ``[known]`` holds models that exist and cannot be planned, each with its ``reason``: they take no defaults, so that no
-fact of a sibling is taken for theirs.
+fact of a sibling is taken for theirs. ``languages_from`` names a list of ``languages.toml``, a licence's ``id`` one of
+``licenses.toml``.
 """
 
 from pathlib import Path
 
+from planner.catalogue.shared import Shared
 from planner.catalogue.tables import Table, bad_profile, convert, read_table
 from planner.types import Record
 from planner.types.model import KnownModel, Model
@@ -50,38 +52,45 @@ class Family(Record, frozen=True, kw_only=True):
     known: tuple[KnownModel, ...]
 
 
-def read_family(path: Path) -> Family:
+def read_family(path: Path, shared: Shared) -> Family:
     """The models of one ``profiles/models/*.toml``. Raises BadInputError naming the file, the model and the key."""
     file = convert(path, "", read_table(path), _File)
     if not file.models and not file.known:
         raise bad_profile(path, "", "a family has at least one model")
     return Family(
-        models=tuple(_model(path, file, name, table) for name, table in file.models.items()),
-        known=tuple(_known(path, file, name, table) for name, table in file.known.items()),
+        models=tuple(_model(path, file, shared, name, table) for name, table in file.models.items()),
+        known=tuple(_known(path, file, shared, name, table) for name, table in file.known.items()),
     )
 
 
-def _model(path: Path, file: _File, name: str, table: Table) -> Model:
+def _model(path: Path, file: _File, shared: Shared, name: str, table: Table) -> Model:
     place = _place(path, "models", name)
+    own = {**file.defaults, **table}
+    listed = shared.languages_of(path, place, own.pop("languages_from")) if "languages_from" in own else {}
     merged = {
         **dict.fromkeys(_OPTIONAL),
-        **file.defaults,
-        **table,
+        **listed,
+        **own,
         "id": name,
         "family": file.family,
         "vendor": file.vendor,
         "shape": {**file.defaults.get("shape", {}), **table.get("shape", {})},
-        "sources": [*file.defaults.get("sources", ()), *table.get("sources", ())],
+        "sources": [*file.defaults.get("sources", ()), *table.get("sources", ()), *listed.get("sources", ())],
     }
+    merged["license"] = _license(shared, merged.get("license"))
     # A dense model has one number; only a mixture of experts writes both.
     merged.setdefault("parameters_active", merged.get("parameters"))
     return convert(path, place, merged, Model)
 
 
-def _known(path: Path, file: _File, name: str, table: Table) -> KnownModel:
+def _known(path: Path, file: _File, shared: Shared, name: str, table: Table) -> KnownModel:
     place = _place(path, "known", name)
-    own = {"id": name, "family": file.family, "vendor": file.vendor}
+    own = {"id": name, "family": file.family, "vendor": file.vendor, "license": _license(shared, table.get("license"))}
     return convert(path, place, {**dict.fromkeys(_OPTIONAL_IF_KNOWN), **table, **own}, KnownModel)
+
+
+def _license(shared: Shared, table: object) -> object:
+    return shared.license_of(table) if isinstance(table, dict) else table
 
 
 def _place(path: Path, table: str, name: str) -> str:

@@ -39,12 +39,16 @@ class License(Record, frozen=True, kw_only=True):
 
     ``commercial`` is true where selling what the model makes needs no further agreement (``note`` tells the limits).
     ``verified``: whether a source was read that names this licence for this very model, not only for its family.
+    ``allows`` and ``asks`` say in short what its ``text`` (an address) gives and wants; ``None`` where it was not read.
     """
 
     id: str
     commercial: bool | None = None
     verified: bool = False
     note: str | None = None
+    allows: tuple[str, ...] | None = None
+    asks: tuple[str, ...] | None = None
+    text: str | None = None
 
 
 class Vision(Record, frozen=True, kw_only=True):
@@ -69,7 +73,8 @@ class Model(Record, frozen=True, kw_only=True):
     ``generation`` orders generations over all families: a larger number is newer.
     ``released_verified`` and ``license.verified`` are true where the fact was read in a source about this very model.
     ``languages`` are the ISO 639-1 codes (639-3 where there is none) that a source names, ``languages_claimed`` the
-    number its publisher claims: a list shorter than the claim is not the whole list (:meth:`speaks`).
+    number its publisher claims, dialects included: a list shorter than the claim may not be the whole list
+    (:meth:`speaks`).
     ``thinking_tokens`` is the usual number of tokens before an answer where somebody measured it; ``thinking_note``
     says what that was, and the limits that a publisher gives.
     """

@@ -86,7 +86,7 @@ def _counted(model):
 
 @_each_model
 def test_the_parameters_agree_with_the_published_label(model):
-    """Within 1 %, or within the rounding of the label (16 B for 15.7 B, 1 T for 1.026 T), or the notes say otherwise."""
+    """Within 1 %, or within the rounding of the label (16 B for 15.7 B, 1 T for 1.026 T), or the notes say so."""
     if model.parameters_published is None:
         assert "1.5b" in model.id, "only R1-Distill-Qwen-1.5B has no published count"
         return

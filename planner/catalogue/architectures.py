@@ -17,6 +17,7 @@ import msgspec
 from planner.catalogue.expressions import LAYERS, Expression, ExpressionError, Scope, Value, compile_expression
 from planner.catalogue.tables import Table, bad_profile, convert, read_table
 from planner.types import Record
+from planner.types.metadata import GgufType, GgufValue
 from planner.types.model import Layout, MetadataValue, Model, Shape, TensorSpec
 
 __all__ = ["Architecture", "read_architecture"]
@@ -43,13 +44,14 @@ class _Key(Record, frozen=True, kw_only=True):
     """A metadata value that is conditional (``when``), or a list (``each``) with one entry per kept layer.
 
     With ``trunk`` the list leaves the multi-token-prediction blocks out; with ``entries`` it has so many entries, for
-    ``i`` from 0, whatever the layers.
+    ``i`` from 0, whatever the layers. ``type`` is for the keys of which the engine takes one type only (``[u64]``).
     """
 
     value: str | None = None
     each: str | None = None
     entries: str | None = None
     trunk: bool = False
+    type: GgufType | None = None
     when: str = "1"
 
 
@@ -58,7 +60,8 @@ class _Profile(Record, frozen=True, kw_only=True):
 
     ``layers`` counts the blocks that a converted file holds, those that predict further tokens (MTP) included where
     the converter keeps them; ``mtp`` is the condition on ``i`` that holds for these. They are in the layout, and no
-    parameters of the model. ``layer`` names expressions over ``i`` that the lines of a layer may use (``attends``).
+    parameters of the model. ``layer`` names expressions over ``i`` that the lines of a layer may use (``attends``),
+    ``kept`` such over the kept layers.
     """
 
     architecture: str
@@ -67,6 +70,7 @@ class _Profile(Record, frozen=True, kw_only=True):
     neutral: tuple[str, ...] = ()
     layers: str = "n_layer"
     mtp: str = "0"
+    kept: dict[str, str] = {}
     layer: dict[str, str] = {}
     defaults: dict[str, int | float | bool | str] = {}
     metadata: dict[str, int | float | bool | str | _Key]
@@ -100,7 +104,7 @@ class Architecture:
         """
         scope = self._scope(model)
         kept = self._kept(scope, layers)
-        scope = {**scope, LAYERS: kept, "layers": len(kept)}
+        scope = self._around(scope, kept)
         return Layout(
             architecture=self._profile.architecture,
             metadata=self._metadata(scope),
@@ -114,6 +118,7 @@ class Architecture:
         Multi-token-prediction blocks and what the converter computes are in the file, and not counted here.
         """
         scope = self._scope(model)
+        scope = self._around(scope, self._kept(scope, None))
         total, active, routed = 0, 0.0, False
         for index in (None, *self._trunk(scope)):
             for place, tensor, inner in self._lines(scope, index):
@@ -159,6 +164,13 @@ class Architecture:
             raise ValueError(f"layers must be ascending indices below {len(everything)}, not {kept}")
         return kept
 
+    def _around(self, scope: dict[str, MetadataValue], kept: tuple[int, ...]) -> dict[str, MetadataValue]:
+        """The names that every line sees once it is known which layers are kept."""
+        scope = {**scope, LAYERS: kept, "layers": len(kept)}
+        for name, text in self._profile.kept.items():
+            scope[name] = self._value(f"kept.{name}", text, scope)
+        return scope
+
     def _trunk(self, scope: Scope) -> Iterator[int]:
         """The layers that every token passes through: all but the multi-token-prediction blocks."""
         for layer in self._kept(scope, None):
@@ -188,10 +200,11 @@ class Architecture:
             if not isinstance(line, _Key):
                 metadata[full] = self._value(place, line, scope)
             elif self._number(f"{place}.when", line.when, scope):
-                metadata[full] = self._conditional(place, line, scope)
+                value = self._conditional(place, line, scope)
+                metadata[full] = value if line.type is None else GgufValue(type=line.type, value=value)
         return metadata
 
-    def _conditional(self, place: str, line: _Key, scope: Scope) -> MetadataValue:
+    def _conditional(self, place: str, line: _Key, scope: Scope) -> Value | tuple[int | float | bool, ...]:
         if line.each is None:
             return self._value(f"{place}.value", line.value or "", scope)
         if line.entries is not None:
@@ -248,6 +261,7 @@ def _expressions(profile: _Profile) -> Iterator[tuple[str, str]]:
     """Every expression of a profile with the place where it stands."""
     yield profile.layers, "layers"
     yield profile.mtp, "mtp"
+    yield from ((text, f"kept.{name}") for name, text in profile.kept.items())
     yield from ((text, f"layer.{name}") for name, text in profile.layer.items())
     for name, value in profile.defaults.items():
         if isinstance(value, str):

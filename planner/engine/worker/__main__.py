@@ -15,6 +15,7 @@ OPS = {
     "ping": "loop:ping",
     "system": "system:describe",
     "header": "header:read",
+    "header.verdicts": "header:verdicts",
     "types": "quantize:types",
     "weights": "memory:weights",
     "buffers": "memory:ask",

@@ -24,6 +24,8 @@ def arguments(settings: Settings, *, offload: bool) -> dict[str, str]:
         "flash_attn": str(settings.flash_attention != "off"),
         "use_mmap": str("mmap" in settings.load_mode),
         "use_mlock": str("mlock" in settings.load_mode),
+        # Only where layers look back through a window: without this their cache holds the whole context.
+        "swa_full": "False",
         "n_gpu_layers": str(settings.gpu_layers) if offload else "0",
     }
     if offload:

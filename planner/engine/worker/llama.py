@@ -122,6 +122,8 @@ class Engine:
         params.n_ubatch = int(settings.get("ubatch", 512))
         params.n_seq_max = int(settings.get("parallel", 1))
         params.n_outputs_max = int(settings.get("outputs_max", 0))
+        # A window layer keeps its window, as llama-server does; the library's own default keeps the whole context.
+        params.swa_full = False
         params.kv_unified = bool(settings.get("kv_unified", False))
         params.type_k = _CACHE_TYPES[settings.get("cache_type_k", "f16")]
         params.type_v = _CACHE_TYPES[settings.get("cache_type_v", "f16")]

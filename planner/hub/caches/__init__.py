@@ -1,0 +1,1 @@
+"""Where other programs keep the models they fetched: one file for each program's layout."""

@@ -86,7 +86,7 @@ def _name(node: ast.Name, text: str) -> Expression:
 
     def look_up(scope: Scope) -> Value:
         value = scope.get(name)
-        if value is None or isinstance(value, tuple):
+        if not isinstance(value, int | float | str):
             raise ExpressionError(f"{text!r} needs {name!r}, which the model's shape does not give")
         return value
 

@@ -32,8 +32,16 @@ OpenChild = Callable[[Mapping[str, str]], EngineChild]
 Progress = Callable[[str, float, float], None]
 """Told what runs now, the share of it that is done (0 to 1), and how many seconds it takes in all."""
 
-RANDOM_FOR_ROUTING = ("ffn_gate_inp.weight", "ffn_norm.weight", "token_embd.weight")
-"""What must not be zero for tokens to be routed to different experts: what the router sees, and the router."""
+RANDOM_FOR_ROUTING = (
+    "ffn_gate_inp.weight",
+    "ffn_norm.weight",
+    "post_attention_norm.weight",
+    "token_embd.weight",
+)
+"""What must not be zero for tokens to be routed to different experts: what the router sees, and the router.
+
+The norm before the experts goes by one of these names (``hc_ffn_norm.weight`` ends with the first).
+"""
 
 _FIRST_LOAD_BYTES_PER_S = 0.7e9
 _FIRST_LOAD_BYTES = 1e9

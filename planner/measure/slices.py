@@ -2,8 +2,9 @@
 
 Decode and prompt time are sums over layers, so time(slice) = base + Σ count × cost over its *kinds of layer*, where the
 base is everything that is there once (embedding, head, the call itself). A kind is the multiset of a layer's tensors
-with their dimensions **and types**: Q4_K_M alternates two kinds of equal shape that differ in speed. The time of the
-whole is then a weighted sum of the slices' times; the costs themselves need not be known one by one.
+with their dimensions **and types** (Q4_K_M alternates two kinds of equal shape that differ in speed), and what lists
+of the metadata say of this layer: GLM-5.2 indexes in one layer of four, and all four have the same tensors. The time
+of the whole is then a weighted sum of the slices' times; the costs themselves need not be known one by one.
 
 Mistakes it prevents: counting the head once per layer, a slice so small that it runs from the last-level cache, a
 hybrid model cut in the middle of its period, and an answer for a kind of layer that no slice contained (``None``).
@@ -11,13 +12,14 @@ Pure: layouts and numbers in, numbers out.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
 from planner.gguf.ggml_types import tensor_bytes
 from planner.measure.linear import minimum_norm_weights
 from planner.measure.statistics import median_error, robust_deviation, student_quantile
+from planner.types.metadata import GgufValue
 from planner.types.model import Layout
 
 __all__ = [
@@ -27,13 +29,17 @@ __all__ = [
     "SlicePlan",
     "compose",
     "kinds_of_layers",
+    "outside_bytes",
     "plan_slices",
     "retyped",
     "weights_bytes",
 ]
 
 Kind = tuple[tuple[str, tuple[int, ...], str], ...]
-"""Sorted (suffix, dimensions, type) of every tensor of one layer."""
+"""Sorted (suffix, dimensions, type) of every tensor of one layer.
+
+An entry without a type is no tensor: the key of a list in the metadata, and which of its values this layer has.
+"""
 
 CACHE_MULTIPLE = 4
 """A slice is at least this many times the last-level cache, or it is timed from the cache."""
@@ -87,7 +93,24 @@ def kinds_of_layers(layout: Layout) -> tuple[Kind, ...]:
         if tensor.name.startswith("blk."):
             _, block, suffix = tensor.name.split(".", 2)
             found[int(block)].append((suffix, tensor.dims, tensor.type))
+    for key, marks in _marks(layout):
+        for entries, mark in zip(found, marks, strict=False):
+            entries.append((key, (mark,), ""))
     return tuple(tuple(sorted(tensors)) for tensors in found)
+
+
+def _marks(layout: Layout) -> Iterator[tuple[str, list[int]]]:
+    """Lists of the metadata that tell layers apart, each value as its place among the values that occur.
+
+    Such a list has one entry per layer; some leave the multi-token-prediction blocks at the end out.
+    """
+    predicting = layout.metadata.get(f"{layout.architecture}.nextn_predict_layers", 0)
+    lengths = {len(layout.layers), len(layout.layers) - (predicting if isinstance(predicting, int) else 0)}
+    for key, value in layout.metadata.items():
+        values = value.value if isinstance(value, GgufValue) else value
+        if isinstance(values, tuple) and len(values) in lengths and len(set(values)) > 1:
+            places = {each: place for place, each in enumerate(sorted(set(values), key=str))}
+            yield key, [places[each] for each in values]
 
 
 def weights_bytes(layout: Layout) -> int:
@@ -105,17 +128,26 @@ def retyped(part: Layout, whole: Layout) -> Layout:
     return Layout(architecture=part.architecture, metadata=part.metadata, tensors=tensors, layers=part.layers)
 
 
-def plan_slices(layout: Layout, *, cache_bytes: int, budget_bytes: int) -> SlicePlan | None:
+def outside_bytes(layout: Layout) -> int:
+    """Bytes of the tensors that belong to no layer."""
+    return sum(tensor_bytes(each.type, each.dims) for each in layout.tensors if not each.name.startswith("blk."))
+
+
+def plan_slices(
+    layout: Layout, *, cache_bytes: int, budget_bytes: int, once_bytes: int | None = None
+) -> SlicePlan | None:
     """Two to four slices of ``layout`` that determine the whole, together at most about ``budget_bytes`` large.
 
-    ``cache_bytes`` is the last-level cache. ``None`` when slices make no sense: the model is not much larger than they
-    would be, a hybrid's layers follow no period, or not even the smallest slices fit into the budget.
+    ``cache_bytes`` is the last-level cache. ``once_bytes`` is what each slice holds besides its layers: less than the
+    whole does where a slice has a short lookup table. ``None`` when slices make no sense: the model is not much larger
+    than they would be, a hybrid's layers follow no period, or not even the smallest slices fit into the budget.
     """
     units = _units(kinds_of_layers(layout))
     if units is None:
         return None
     table = _table(units)
-    once_bytes = weights_bytes(layout) - sum(_kind_bytes(kind) for unit in units for kind in unit.kinds)
+    if once_bytes is None:
+        once_bytes = outside_bytes(layout)
     varying = [index for index, row in enumerate(table.rows) if len(row.units) > _CONSTANT_UP_TO]
     if not varying:
         return None
@@ -189,25 +221,28 @@ class _Table(NamedTuple):
 
 
 def _units(kinds: tuple[Kind, ...]) -> list[_Unit] | None:
-    """Layers grouped by the period of their structure (types aside), after a prefix of other layers."""
+    """Layers grouped by the period of their structure (types aside), between some other layers at both ends."""
     structures = [tuple((suffix, dims) for suffix, dims, _ in kind) for kind in kinds]
     total = len(kinds)
     for period in range(1, _LONGEST_PERIOD + 1):
-        prefix = next(
-            (
-                at
-                for at in range(total)
-                if all(structures[i] == structures[i + period] for i in range(at, total - period))
-            ),
-            total,
-        )
-        if total - prefix < max(2 * period, total / 2):
+        first, repeated = _repetition(structures, period)
+        if repeated < max(2 * period, total / 2):
             continue
-        if (total - prefix) % period:
-            return None
-        single = [_Unit(index, (kinds[index],)) for index in range(prefix)]
-        return single + [_Unit(at, kinds[at : at + period]) for at in range(prefix, total, period)]
+        end = first + repeated // period * period
+        starts = (*range(first), *range(first, end, period), *range(end, total))
+        return [_Unit(at, kinds[at : at + (period if first <= at < end else 1)]) for at in starts]
     return None
+
+
+def _repetition(structures: Sequence[object], period: int) -> tuple[int, int]:
+    """Where the longest stretch begins in which every layer is like the one ``period`` later, and its length."""
+    best, begin = (0, 0), 0
+    for at in range(len(structures)):
+        if at - begin >= period and structures[at] != structures[at - period]:
+            begin = at - period + 1
+        if at + 1 - begin > best[1]:
+            best = (begin, at + 1 - begin)
+    return best
 
 
 def _table(units: list[_Unit]) -> _Table:
@@ -270,7 +305,7 @@ def _structure(kinds: tuple[Kind, ...]) -> tuple[tuple[tuple[str, tuple[int, ...
 
 
 def _kind_bytes(kind: Kind) -> int:
-    return sum(tensor_bytes(type_name, dims) for _, dims, type_name in kind)
+    return sum(tensor_bytes(type_name, dims) for _, dims, type_name in kind if type_name)
 
 
 def _unit_bytes(kinds: tuple[Kind, ...]) -> int:

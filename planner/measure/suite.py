@@ -18,7 +18,7 @@ from planner.errors import EngineError, MeasurementInvalidError
 from planner.measure.bench import Bench, Progress, Run, no_progress
 from planner.measure.budget import EFFORTS, Allotment, Effort, TokenCost, allot
 from planner.measure.conditions import Watch
-from planner.measure.slices import SlicePlan, compose, plan_slices, retyped, weights_bytes
+from planner.measure.slices import SlicePlan, compose, outside_bytes, plan_slices, retyped, weights_bytes
 from planner.measure.statistics import disturbances, is_warm, noise_note, outlier_note, rates, relative_mad, spread
 from planner.types.measurement import Conditions, Measurement, Spread, Test, TestResult
 from planner.types.model import Layout
@@ -138,9 +138,10 @@ def _plan(bench: Bench, subject: Subject, settings: Settings, whole: Layout, bud
     # Mapped weights and their repacked copy may both be held, hence a third of what is usable. Larger slices say more,
     # so the time is stretched only where the smallest do not fit into it.
     split = settings.gpu_layers > 0 or settings.cpu_moe_layers > 0
+    once = outside_bytes(retyped(subject.part((0,)), whole))
     for stretch in () if split else (1.0, _LONGEST_LOAD_SHARE / _LOAD_SHARE):
         limit = min(subject.usable_bytes / 3, stretch * affordable_s * bench.load_bytes_per_s)
-        plan = plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit))
+        plan = plan_slices(whole, cache_bytes=subject.cache_bytes, budget_bytes=int(limit), once_bytes=once)
         if plan is not None:
             return plan
     if fits and bench.load_s(size) <= _LONGEST_LOAD_SHARE * budget_s:

@@ -13,11 +13,12 @@ from planner.measure.slices import (
     SlicePlan,
     compose,
     kinds_of_layers,
+    outside_bytes,
     plan_slices,
     retyped,
     weights_bytes,
 )
-from planner.types.model import Layout
+from planner.types.model import Layout, TensorSpec
 
 LayoutOf = Callable[..., Layout]
 
@@ -212,3 +213,49 @@ def test_a_hybrid_is_cut_at_whole_periods(tiny: LayoutOf) -> None:
     assert plan is not None
     for each in plan.slices:
         assert [layer % 4 for layer in each.layers] == [0, 1, 2, 3] * (len(each.layers) // 4)
+
+
+def test_layers_that_fill_no_period_are_in_every_slice(tiny: LayoutOf) -> None:
+    """A last layer of another structure (Kimi-K3 attends in its last two) does not forbid slices; it joins each."""
+    whole = tiny(range(34), other="Q8_0")
+    odd = (3, 7, 11, 15, 19, 23, 27, 31, 33)
+    tensors = tuple(
+        tensor
+        for tensor in whole.tensors
+        if not (tensor.name.startswith("blk.") and int(tensor.name.split(".")[1]) in odd and "k_norm" in tensor.name)
+    )
+    hybrid = Layout(architecture="x", metadata=whole.metadata, tensors=tensors, layers=whole.layers)
+    plan = plan_slices(hybrid, cache_bytes=0, budget_bytes=1 << 40)
+    assert plan is not None
+    for each in plan.slices:
+        assert each.layers[-2:] == (32, 33)
+        assert [layer % 4 for layer in each.layers[:-2]] == [0, 1, 2, 3] * (len(each.layers) // 4)
+    assert sum(plan.whole[1:]) == 8 + 2
+
+
+def test_layers_that_only_the_metadata_tells_apart_are_kinds(tiny: LayoutOf) -> None:
+    """One layer in four indexes (GLM-5.2): equal tensors, another cost. A list of another length says nothing."""
+    whole = tiny(range(24), other="Q8_0")
+    lists = {"x.indexer": tuple(at % 4 == 2 for at in range(24)), "x.sections": (11, 11, 10, 0)}
+    layout = Layout(architecture="x", metadata={**whole.metadata, **lists}, tensors=whole.tensors, layers=whole.layers)
+    kinds = kinds_of_layers(layout)
+    assert len(set(kinds)) == 2
+    assert kinds[2] == kinds[6] != kinds[3]
+    plan = plan_slices(layout, cache_bytes=0, budget_bytes=1 << 40)
+    assert plan is not None
+    for each in plan.slices:
+        assert sum(layer % 4 == 2 for layer in each.layers) == len(each.layers) / 4
+    assert kinds_of_layers(whole)[0] == kinds_of_layers(whole)[2]
+
+
+def test_a_table_that_slices_hold_in_part_leaves_them_their_budget(tiny: LayoutOf) -> None:
+    """What a slice holds besides its layers may be told; the whole's own amount is the default."""
+    whole = tiny(range(40))
+    budget = weights_bytes(whole) // 3
+    bulky = TensorSpec(name="table.weight", dims=(256, 1 << 20), type="Q8_0")
+    layout = Layout(architecture="x", metadata=whole.metadata, tensors=(*whole.tensors, bulky), layers=whole.layers)
+    assert plan_slices(layout, cache_bytes=0, budget_bytes=budget) is None
+    once = outside_bytes(whole)
+    assert plan_slices(layout, cache_bytes=0, budget_bytes=budget, once_bytes=once) == plan_slices(
+        whole, cache_bytes=0, budget_bytes=budget
+    )

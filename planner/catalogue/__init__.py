@@ -29,7 +29,7 @@ def load(profiles: Path | None = None) -> "Catalogue":
     Raises BadInputError naming the file and the place in it, MissingInputError when there are no profiles.
     """
     folder = profiles or profiles_dir()
-    files = sorted((folder / "models").glob("*.toml"))
+    files = sorted((folder / "models").glob("*.toml"), key=lambda path: path.stem)
     if not files:
         raise MissingInputError(f"no models under {folder / 'models'}", hint="reinstall planner")
     models: list[Model] = []

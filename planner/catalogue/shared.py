@@ -14,11 +14,11 @@ __all__ = ["LanguageList", "LicenseTerms", "Shared", "read_shared"]
 
 
 class LicenseTerms(Record, frozen=True, kw_only=True):
-    """What a licence's text says, in short; ``asks`` is what it wants in return, ``text`` where it can be read."""
+    """What a licence's text says, in short; ``asks`` is what it wants in return, ``source`` where its text stands."""
 
     allows: tuple[str, ...]
     asks: tuple[str, ...] = ()
-    text: str
+    source: str
 
 
 class LanguageList(Record, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Shared(Record, frozen=True, kw_only=True):
         terms = self.licenses.get(str(table.get("id")))
         if terms is None:
             return table
-        return {"allows": list(terms.allows), "asks": list(terms.asks), "text": terms.text, **table}
+        return {"allows": list(terms.allows), "asks": list(terms.asks), "source": terms.source, **table}
 
     def languages_of(self, path: Path, place: str, name: object) -> Table:
         """The keys of a model that come from the list ``name``. Raises BadInputError for a list that is not there."""

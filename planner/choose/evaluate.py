@@ -229,11 +229,11 @@ class _Search:
         if not self.on_gpu:
             yield probe(self._settings(step, load_mode="none", gpu_layers=0))
             return
-        layers = option.model.shape.get("n_layer")
+        layers = option.model.size("n_layer")
         yield from placements(
             self._settings(step, load_mode="mmap", gpu_layers=-1),
             probe,
-            layers=int(layers) if layers else None,
+            layers=layers,
             mixture=option.model.parameters_active < option.model.parameters,
             split=None if self.unified else self.goal.load_mode or "none",
         )

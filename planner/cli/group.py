@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "Choose, measure and write down the best deployment for this machine.",
     "detect": "Show what this machine is and what of it a model may use.",
     "models": "List the models that planner knows.",
+    "show": "Tell all facts about one model, with their sources.",
     "estimate": "Show the memory that one model needs, buffer by buffer.",
     "why-not": "Say why a model is not the choice.",
     "schema": "Print the JSON Schema of a document.",

@@ -15,6 +15,7 @@ __all__ = [
     "LOAD_MODES",
     "MOST_TOKENS",
     "USES",
+    "language_code",
     "size_bytes",
     "tokens",
     "tokens_per_s",
@@ -57,6 +58,14 @@ def tokens(value: str) -> int:
     if not 1 <= count <= MOST_TOKENS:
         raise click.BadParameter(f"{value} tokens are outside 1 to {MOST_TOKENS}")
     return count
+
+
+def language_code(value: str) -> str:
+    """A language's ISO 639 code in lower case; a region is left out (``pt-BR`` is ``pt``)."""
+    code = re.split(r"[-_]", value.strip().lower())[0]
+    if not re.fullmatch(r"[a-z]{2,3}", code, re.ASCII):
+        raise click.BadParameter(f"{value!r} is no language code; write ar, vi or pt")
+    return code
 
 
 def tokens_per_s(value: str | float) -> float:

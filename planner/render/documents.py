@@ -1,4 +1,4 @@
-"""The JSON documents that are no struct of :mod:`planner.types`: the list of models and the error.
+"""The JSON documents that are no struct of :mod:`planner.types`: the list of models, one model, and the error.
 
 They exist so that every document on stdout has a published schema, errors included.
 """
@@ -6,9 +6,18 @@ They exist so that every document on stdout has a published schema, errors inclu
 from collections.abc import Iterable
 
 from planner.types import Report
-from planner.types.model import Model
+from planner.types.model import KnownModel, Model
 
-__all__ = ["ErrorBody", "ErrorDocument", "ModelEntry", "ModelsDocument", "models_document"]
+__all__ = [
+    "ErrorBody",
+    "ErrorDocument",
+    "KnownEntry",
+    "ModelDocument",
+    "ModelEntry",
+    "ModelsDocument",
+    "model_document",
+    "models_document",
+]
 
 
 class ErrorBody(Report, frozen=True, kw_only=True):
@@ -36,11 +45,17 @@ class ModelEntry(Report, frozen=True, kw_only=True):
     architecture: str
     parameters: int
     parameters_active: int
+    mtp_parameters: int | None
+    vision: bool
+    mmproj_bytes: int | None
     context_native: int
     context_extended: int | None
     license: str
     license_commercial: bool | None
+    languages: tuple[str, ...] | None
+    languages_claimed: int | None
     thinking: str
+    thinking_tokens: int | None
     uses: tuple[str, ...]
     released: str | None
     hf_repo: str | None
@@ -48,16 +63,57 @@ class ModelEntry(Report, frozen=True, kw_only=True):
     sources: tuple[str, ...]
 
 
+class KnownEntry(Report, frozen=True, kw_only=True):
+    """A model that is known and cannot be planned; ``reason`` says why."""
+
+    name: str
+    title: str
+    family: str
+    vendor: str
+    reason: str
+    license: str | None
+    license_commercial: bool | None
+    released: str | None
+    hf_repo: str | None
+    sources: tuple[str, ...]
+
+
 class ModelsDocument(Report, frozen=True, kw_only=True):
-    """What ``planner models --json`` prints."""
+    """What ``planner models --json`` prints.
+
+    ``languages_unknown`` names the models that were left out only because no source tells which languages they speak.
+    """
 
     schema: str = "planner/models/1"
     models: tuple[ModelEntry, ...]
+    known_only: tuple[KnownEntry, ...] = ()
+    languages_unknown: tuple[str, ...] = ()
 
 
-def models_document(models: Iterable[Model]) -> ModelsDocument:
+class ModelDocument(Report, frozen=True, kw_only=True):
+    """What ``planner show --json`` prints: ``model`` for one that can be planned, else ``known_only``."""
+
+    schema: str = "planner/model/1"
+    model: Model | None
+    known_only: KnownModel | None
+
+
+def models_document(
+    models: Iterable[Model], known_only: Iterable[KnownModel] = (), languages_unknown: Iterable[str] = ()
+) -> ModelsDocument:
     """The catalogue's models as a document, in the order given."""
-    return ModelsDocument(models=tuple(_entry(model) for model in models))
+    return ModelsDocument(
+        models=tuple(_entry(model) for model in models),
+        known_only=tuple(_known(model) for model in known_only),
+        languages_unknown=tuple(languages_unknown),
+    )
+
+
+def model_document(model: Model | KnownModel) -> ModelDocument:
+    """All facts about one model as a document."""
+    if isinstance(model, Model):
+        return ModelDocument(model=model, known_only=None)
+    return ModelDocument(model=None, known_only=model)
 
 
 def _entry(model: Model) -> ModelEntry:
@@ -69,14 +125,36 @@ def _entry(model: Model) -> ModelEntry:
         architecture=model.architecture,
         parameters=model.parameters,
         parameters_active=model.parameters_active,
+        mtp_parameters=model.mtp_parameters,
+        vision=model.vision is not None,
+        mmproj_bytes=model.vision.mmproj_bytes if model.vision is not None else None,
         context_native=model.context_native,
         context_extended=model.context_extended,
         license=model.license.id,
         license_commercial=model.license.commercial,
+        languages=model.languages,
+        languages_claimed=model.languages_claimed,
         thinking=model.thinking,
+        thinking_tokens=model.thinking_tokens,
         uses=model.uses,
         released=model.released,
         hf_repo=model.hf_repo,
         modelscope_id=model.modelscope_id,
+        sources=model.sources,
+    )
+
+
+def _known(model: KnownModel) -> KnownEntry:
+    terms = model.license
+    return KnownEntry(
+        name=model.id,
+        title=model.name,
+        family=model.family,
+        vendor=model.vendor,
+        reason=model.reason,
+        license=terms.id if terms is not None else None,
+        license_commercial=terms.commercial if terms is not None else None,
+        released=model.released,
+        hf_repo=model.hf_repo,
         sources=model.sources,
     )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from planner.render.documents import ErrorDocument, ModelsDocument
+from planner.render.documents import ErrorDocument, ModelDocument, ModelsDocument
 from planner.types.machine import Machine
 from planner.types.plan import Candidate, Plan
 
@@ -13,6 +13,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "machine": Machine,
     "estimate": Candidate,
     "models": ModelsDocument,
+    "model": ModelDocument,
     "error": ErrorDocument,
 }
 """Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""

@@ -39,7 +39,7 @@ class License(Record, frozen=True, kw_only=True):
 
     ``commercial`` is true where selling what the model makes needs no further agreement (``note`` tells the limits).
     ``verified``: whether a source was read that names this licence for this very model, not only for its family.
-    ``allows`` and ``asks`` say in short what its ``text`` (an address) gives and wants; ``None`` where it was not read.
+    ``allows`` and ``asks`` say in short what its text (at ``source``) gives and wants; ``None`` where nobody tells it.
     """
 
     id: str
@@ -48,7 +48,7 @@ class License(Record, frozen=True, kw_only=True):
     note: str | None = None
     allows: tuple[str, ...] | None = None
     asks: tuple[str, ...] | None = None
-    text: str | None = None
+    source: str | None = None
 
 
 class Vision(Record, frozen=True, kw_only=True):

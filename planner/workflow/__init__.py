@@ -4,8 +4,26 @@ The only room that knows all others except ``cli``. The mistake it prevents: a c
 own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
 """
 
-from planner.workflow.inspection import EstimateRequest, capture, detect, estimate, models
+from planner.workflow.inspection import capture, detect, estimate, models
+from planner.workflow.listing import Listing, ModelFilter, select, show
+from planner.workflow.measuring import measure
 from planner.workflow.planning import WhyNot, plan, why_not
+from planner.workflow.requests import EstimateRequest
 from planner.workflow.timing import Progress
 
-__all__ = ["EstimateRequest", "Progress", "WhyNot", "capture", "detect", "estimate", "models", "plan", "why_not"]
+__all__ = [
+    "EstimateRequest",
+    "Listing",
+    "ModelFilter",
+    "Progress",
+    "WhyNot",
+    "capture",
+    "detect",
+    "estimate",
+    "measure",
+    "models",
+    "plan",
+    "select",
+    "show",
+    "why_not",
+]

@@ -8,6 +8,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,9 +36,29 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True):
     engine_python: str | None = None
 
 
+class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of models, as the workflow declares it."""
+
+    families: tuple[str, ...] = ()
+    commercial: bool = False
+    languages: tuple[str, ...] = ()
+    thinking: bool | None = None
+    max_bytes: int | None = None
+    fits: bool = False
+    machine: str | None = None
+
+
+class Listing(NamedTuple):
+    """What the workflow finds."""
+
+    models: tuple
+    known_only: tuple
+    languages_unknown: tuple
+
+
 def workflow():
     """A module-like object with the workflow's functions; ``calls`` records what they were asked."""
-    from planner.types.model import Model
+    from planner.types.model import KnownModel, Model
     from planner.types.plan import Candidate, Plan, Reason
 
     class WhyNot(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +70,21 @@ def workflow():
 
     plan = msgspec.json.decode((SAMPLES / "plan.json").read_bytes(), type=Plan)
     model = msgspec.json.decode((SAMPLES / "model.json").read_bytes(), type=Model)
+    known = KnownModel(
+        id="qwen3-1t",
+        name="Qwen3-1T",
+        family="Qwen3",
+        vendor="Alibaba",
+        architecture=None,
+        parameters_published=1e12,
+        released=None,
+        context_native=None,
+        license=None,
+        hf_repo=None,
+        modelscope_id=None,
+        sources=("https://example.com/rumour",),
+        reason="nobody has seen its shape",
+    )
     calls = []
 
     def answer(value):
@@ -67,10 +103,13 @@ def workflow():
         detect=answer((plan.machine, ("engine not installed: pip install 'llama-planner[engine]'",))),
         capture=answer(b'{"raw": true}\n'),
         models=answer(types.SimpleNamespace(models={model.id: model}, quantizations={})),
+        select=answer(Listing(models=(model,), known_only=(known,), languages_unknown=())),
+        show=answer(model),
         estimate=answer(plan.chosen),
         plan=answer(plan),
         why_not=answer(why),
         EstimateRequest=EstimateRequest,
+        ModelFilter=ModelFilter,
         WhyNot=WhyNot,
     )
 

@@ -39,7 +39,11 @@ BAD_WORDS = (
     ("why-not",),
     ("detect", "--machine", "m", "--capture", "c.json"),
     ("schema", "poem"),
-    ("models", "--family", "llama"),
+    ("models", "--language", "a1"),
+    ("models", "--max-size", "8"),
+    ("models", "--license", "free"),
+    ("models", "--machine", "rtx-4090"),
+    ("show",),
 )
 
 

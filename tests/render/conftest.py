@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from planner.types.model import Model
+from planner.types.model import KnownModel, License, Model
 from planner.types.plan import Candidate, Plan
 
 _SAMPLES = Path(__file__).parent / "samples"
@@ -32,3 +32,23 @@ def chosen(plan: Plan) -> Candidate:
 def model() -> Model:
     """The catalogue entry of the chosen model."""
     return msgspec.json.decode((_SAMPLES / "model.json").read_bytes(), type=Model)
+
+
+@pytest.fixture
+def known() -> KnownModel:
+    """A model that is known and cannot be planned."""
+    return KnownModel(
+        id="qwen3-1t",
+        name="Qwen3-1T",
+        family="Qwen3",
+        vendor="Alibaba",
+        architecture=None,
+        parameters_published=1e12,
+        released="2025-09",
+        context_native=262_144,
+        license=License(id="sample licence"),
+        hf_repo="Qwen/Qwen3-1T",
+        modelscope_id=None,
+        sources=("sample",),
+        reason="nobody has seen its shape",
+    )

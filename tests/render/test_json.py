@@ -4,7 +4,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from planner.render.documents import ErrorBody, ErrorDocument, models_document
+from planner.render.documents import ErrorBody, ErrorDocument, model_document, models_document
 from planner.render.json import to_json
 from planner.render.schema import DOCUMENTS, schema_json, schema_of
 from planner.types.plan import Plan
@@ -37,14 +37,15 @@ def test_every_schema_is_a_schema(name):
     jsonschema.Draft202012Validator.check_schema(schema_of(DOCUMENTS[name]))
 
 
-def test_documents_validate_against_their_schemas(plan, chosen, model):
+def test_documents_validate_against_their_schemas(plan, chosen, model, known):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
     documents = {
         "plan": plan,
         "machine": plan.machine,
         "estimate": chosen,
-        "models": models_document([model]),
+        "models": models_document([model], [known], ["qwen3-vl-2b"]),
+        "model": model_document(model),
         "error": error,
     }
     assert set(documents) == set(DOCUMENTS)

@@ -12,6 +12,7 @@ from planner.render.estimate import estimate_text
 from planner.render.models import models_text
 from planner.render.plan import plan_text
 from planner.render.rejected import REASON_WORDS
+from planner.render.show import show_text
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.why_not import why_not_text
 from planner.types.plan import Candidate, DeviceMemory, Reason, ReasonCode
@@ -31,7 +32,7 @@ class Answer:
 
 
 @pytest.fixture
-def texts(plan, chosen, model):
+def texts(plan, chosen, model, known):
     """Every text renderer applied to the sample, by the name of its golden file."""
     why_not = Answer("qwen3-32b", "Q4_K_M", "qwen3-8b:Q4_K_M", Reason(code="too-big", text="It needs 20 GiB."), chosen)
     nothing = replace(plan, chosen=None, alternatives=(), commands=None, reasons=())
@@ -40,12 +41,14 @@ def texts(plan, chosen, model):
         "nothing": lambda style: plan_text(nothing, style),
         "machine": lambda style: machine_text(plan.machine, ("no engine was asked",), style),
         "estimate": lambda style: estimate_text(chosen, style),
-        "models": lambda style: models_text([model], style),
+        "models": lambda style: models_text([model], [known], ["qwen3-vl-2b"], style=style),
+        "show": lambda style: show_text(model, style),
+        "known": lambda style: show_text(known, style),
         "why-not": lambda style: why_not_text(why_not, style),
     }
 
 
-NAMES = ("plan", "nothing", "machine", "estimate", "models", "why-not")
+NAMES = ("plan", "nothing", "machine", "estimate", "models", "show", "known", "why-not")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,7 +172,7 @@ def test_the_sample_plan_has_the_commands_that_are_rendered_today(plan, chosen, 
 
 def test_an_empty_catalogue_is_a_sentence():
     """No header above nothing."""
-    assert models_text([]) == "No model of that family is in the catalogue.\n"
+    assert models_text([]) == "No model of the catalogue is all of that.\n"
 
 
 def test_unknown_memory_is_called_unknown(chosen):

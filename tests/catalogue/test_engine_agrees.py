@@ -278,7 +278,12 @@ def test_a_missing_a_misshapen_and_a_stray_tensor_are_all_noticed(model, tmp_pat
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("qwen2.5-7b", "qwen2.5-7b-1m"), ("qwen3-4b", "qwen3-4b-thinking-2507"), ("qwen3-30b-a3b", "qwen3-coder-30b-a3b")],
+    [
+        ("qwen2.5-7b", "qwen2.5-7b-1m"),
+        ("qwen3-4b", "qwen3-4b-thinking-2507"),
+        ("qwen3-30b-a3b", "qwen3-coder-30b-a3b"),
+        ("glm-4.5", "glm-4.7"),
+    ],
 )
 def test_models_with_one_shape_key_get_one_answer_from_the_engine(catalogue, tmp_path, one, other):
     """What the key leaves out (rope base, trained context) changes no buffer, also far beyond the trained context."""

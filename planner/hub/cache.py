@@ -80,8 +80,7 @@ def remember_header(artifact: Artifact, part: Part, header: HeaderBytes) -> Head
         path = _folder_of_this_run() / f"{digest}.gguf"
         if not try_atomic_write(path, header.data):
             raise FileIOError(f"cannot write {path}", hint="free some disk space, or set TMPDIR and PLANNER_CACHE_DIR")
-    known = msgspec.structs.replace(part, etag=part.etag or header.etag, size_bytes=header.file_bytes)
-    for key in _keys(artifact, known):
+    for key in _keys(artifact, part):
         entry = _Entry(
             key=key,
             header_sha256=digest,
@@ -91,7 +90,7 @@ def remember_header(artifact: Artifact, part: Part, header: HeaderBytes) -> Head
             repo=artifact.repo,
             commit=artifact.commit or header.commit,
             path=part.path,
-            etag=known.etag,
+            etag=part.etag or header.etag,
             sha256=part.sha256,
             fetched_at=_now(),
         )

@@ -104,8 +104,11 @@ class Transport:
             raise fault_of(status, response.headers, self.place)
 
     def _next(self, url: str, location: str | None) -> str:
-        target = urljoin(url, location or "")
-        scheme = urlsplit(target).scheme.lower()
+        try:
+            target = urljoin(url, location or "")
+            scheme = urlsplit(target).scheme.lower()
+        except ValueError:
+            target = scheme = ""
         opened = scheme == "http" and url.lower().startswith("https:")
         if not location or scheme not in {"http", "https"} or opened:
             raise UnavailableError(

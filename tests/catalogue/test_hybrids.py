@@ -9,6 +9,7 @@ import pytest
 from planner.catalogue import load
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
+from planner.errors import BadInputError
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.slices import plan_slices, weights_bytes
 from planner.types import measurement
@@ -187,3 +188,55 @@ def test_every_router_sees_something_that_is_not_zero():
             assert any(
                 f"{block}.{prefix}" in names for prefix in ("ffn_norm.weight", "post_attention_norm.weight")
             ) or (f"{block}.hc_ffn_norm.weight" in names and "ffn_norm.weight" in RANDOM_FOR_ROUTING)
+
+
+def test_lists_of_a_slice_follow_its_layers():
+    """Per-layer lists and counts are those of the kept layers, wherever these stood in the model."""
+    flash = part("deepseek-v4-flash", (0, 2, 3, 4)).metadata
+    assert flash["deepseek4.attention.compress_ratios"] == (0, 4, 128, 4)
+    assert flash["deepseek4.hash_layer_count"] == 2
+    # The list of GLM-5.2 leaves the block that predicts further tokens (78) out, as the engine wants it.
+    glm = part("glm-5.2", (1, 6, 7, 78)).metadata
+    assert glm["glm-dsa.attention.indexer.types"] == (True, True, False)
+    assert (glm["glm-dsa.block_count"], glm["glm-dsa.nextn_predict_layers"]) == (4, 1)
+    assert part("kimi-k3", (0, 3, 91, 92)).metadata["kimi-k3.attention.head_count_kv"] == (0, 1, 1, 1)
+    assert part("qwen3.5-27b", (2, 3)).metadata["qwen35.attention.recurrent_layers"] == (True, False)
+
+
+def test_a_lookup_table_goes_with_its_layer_and_is_short_in_a_slice():
+    """51 billion numbers for a slice of two layers would fill a disk to no purpose."""
+    without, short = part("qwen3.8-flash-next", (0, 2)), part("qwen3.8-flash-next", (0, 1))
+    assert not any("ple" in key or "per_layer" in key for key in without.metadata)
+    assert all(tensor.name != "per_layer_token_embd.weight" for tensor in without.tensors)
+    table = next(tensor for tensor in short.tensors if tensor.name == "per_layer_token_embd.weight")
+    assert table.dims == (160, 65536)
+    whole = _BASE.layout(_BASE.model("qwen3.8-flash-next"))
+    table = next(tensor for tensor in whole.tensors if tensor.name == "per_layer_token_embd.weight")
+    assert table.dims == (160, 320_001_536)
+    assert round(whole.elements / 1e9, 2) == 176.94  # printed for a published file
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "model", "named"),
+    [
+        ("qwen35.toml", 'attends = "(i + 1)', 'attends = "(j + 1)', "qwen3.5-9b", "layer.attends"),
+        (
+            "qwen4exp.toml",
+            '"count(i == ple_layer) > 0"',
+            '"count(i == ple) > 0"',
+            "qwen3.8-flash-next",
+            "kept.has_table",
+        ),
+        ("deepseek4.toml", '"at(compress_ratios, i)"', '"at(compress_ratios, i + 9)"', "deepseek-v4-pro", "list of 61"),
+        ("kimi-k3.toml", "full_attn_layers)", "attn_layers)", "kimi-k3", "needs the list 'attn_layers'"),
+        ("qwen4exp.toml", 'type = "[u64]"', 'type = "[u46]"', "qwen3.8-flash-next", "[u46]"),
+        ("qwen35.toml", 'entries = "4"', 'entries = "four"', "qwen3.5-9b", "rope.dimension_sections"),
+    ],
+)
+def test_a_wrong_line_of_a_hybrid_is_named(broken, file, old, new, model, named):
+    """Names shared by lines, lists and their types fail as everything else in a profile: with file and key."""
+    catalogue = load(broken(f"architectures/{file}", old, new))
+    with pytest.raises(BadInputError) as caught:
+        catalogue.layout(catalogue.model(model))
+    assert file in caught.value.message
+    assert named in caught.value.message

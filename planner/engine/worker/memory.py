@@ -93,6 +93,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
 
     ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
     the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
+    ``parameters`` is the engine's own count of the numbers in the file.
     """
     eng = engine()
     model = eng.load_model(args["path"], args["settings"], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
@@ -111,7 +112,12 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
             if where:
                 span = spans.setdefault(where, [offset, offset + size])
                 span[0], span[1] = min(span[0], offset), max(span[1], offset + size)
-        return {"buffers": per_buffer, "tensors": rows, "mapped": {k: b - a for k, (a, b) in spans.items()}}
+        return {
+            "buffers": per_buffer,
+            "tensors": rows,
+            "mapped": {k: b - a for k, (a, b) in spans.items()},
+            "parameters": int(eng.api.llama_model_n_params(model)),
+        }
     finally:
         eng.api.llama_model_free(model)
 

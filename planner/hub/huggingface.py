@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from planner.errors import PlannerError, UnavailableError
+from planner.hub import library
 from planner.hub.access import Access, endpoint_from, is_true
 from planner.hub.faults import Place, broken, fault_of
 from planner.hub.names import artifacts_of, is_model_file
-from planner.hub.patience import Clock, Patience, TransientFault, persist, within
+from planner.hub.patience import Clock, Patience, persist, within
 from planner.types.artifact import Part, Reference, Repository
 
 __all__ = ["access", "list_repository", "page_of", "place_of", "switched_off"]
@@ -34,9 +35,7 @@ def access() -> Access:
     endpoint = endpoint_from("HF_ENDPOINT", "https://huggingface.co")
     token = None
     if not is_true(os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
-        from huggingface_hub import get_token  # noqa: PLC0415 - a third of a second, only for the network
-
-        token = get_token()
+        token = library.stored_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return Access(endpoint, headers, remedy=_SIGN_IN)
 
@@ -69,20 +68,15 @@ def list_repository(reference: Reference, patience: Patience) -> Repository:
 
 
 def _info(repo: str, revision: str | None, who: Access, place: Place, clock: Clock, patience: Patience) -> Any:  # noqa: ANN401 - the library's struct, checked field by field below
-    from huggingface_hub import HfApi  # noqa: PLC0415 - a third of a second, only for the network
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - the same
-
     clock.check()
-    token = who.headers_for(who.endpoint).get("authorization", "").removeprefix("Bearer ") or False
+    token = who.headers_for(who.endpoint).get("authorization", "").removeprefix("Bearer ") or None
+    timeout_s = min(patience.idle_s, max(0.1, clock.left_s))
     try:
-        return HfApi(endpoint=who.endpoint, token=token).model_info(
-            repo, revision=revision, files_metadata=True, timeout=min(patience.idle_s, max(0.1, clock.left_s))
-        )
-    except HfHubHTTPError as error:
-        raise fault_of(int(error.response.status_code), error.response.headers, place) from None
-    except (PlannerError, TransientFault):
-        raise
+        return library.model_info(repo, revision=revision, endpoint=who.endpoint, token=token, timeout_s=timeout_s)
     except Exception as error:
+        response = getattr(error, "response", None)
+        if response is not None:  # the library's errors carry the answer; our words, not the server's, are told
+            raise fault_of(int(response.status_code), response.headers, place) from None
         fault = broken(error, urlsplit(who.endpoint).hostname or who.endpoint, place.name)
         if fault is None and isinstance(error, ValueError | TypeError | KeyError):
             fault = _no_listing(place)

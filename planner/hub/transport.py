@@ -13,6 +13,7 @@ import msgspec
 
 from planner import __version__
 from planner.errors import UnavailableError
+from planner.hub import library
 from planner.hub.access import Access
 from planner.hub.faults import Place, broken, fault_of
 from planner.hub.patience import Clock, Patience, TransientFault, persist, within
@@ -78,14 +79,11 @@ class Transport:
         )
 
     def _send(self, url: str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 - the client's context manager
-        from huggingface_hub import get_session  # noqa: PLC0415 - a third of a second, only for the network
-
         self._clock.check()
         self.requests += 1
         left_s = max(0.1, self._clock.left_s)
         connect_s, idle_s = min(self._patience.connect_s, left_s), min(self._patience.idle_s, left_s)
-        session: Any = get_session()
-        return session.stream(
+        return library.session().stream(
             "GET",
             url,
             headers={

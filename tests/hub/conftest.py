@@ -50,8 +50,6 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(speaker, monkeypatch):
     """A running hub with one small repository, and this process pointed at it."""
-    from huggingface_hub import close_session
-
     hub = speaker.Hub()
     head, size = speaker.gguf()
     hub.repos["org/Small-GGUF"] = {
@@ -63,7 +61,6 @@ def hub(speaker, monkeypatch):
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.endpoint)
     yield hub
     hub.stop()
-    close_session()
 
 
 @pytest.fixture

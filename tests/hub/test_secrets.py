@@ -157,3 +157,22 @@ def test_a_stored_login_of_modelscope_is_not_unpickled(hub, ask, home, tmp_path)
     (folder / "cookies").write_bytes(b"cos\nsystem\n(S'touch " + str(trace).encode() + b"'\ntR.")
     ask("ms:org/Small-GGUF:Q4_K_M")
     assert not trace.exists()
+
+
+def test_the_library_tells_nothing_of_its_own(hub, home):  # noqa: ARG001 - an empty home, so nothing is cached
+    """No question but ours, and no word about other packages or the calling program."""
+    program = (
+        "from planner.hub import find, header_files, parse_reference\n"
+        "header_files(find(parse_reference('hf:org/Small-GGUF:Q4_K_M')).models[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "AI_AGENT": "somebody", "HF_HUB_DISABLE_TELEMETRY": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [seen.kind for seen in hub.seen] == ["api", "resolve", "content"]
+    assert not [seen for seen in hub.seen if "agent/" in seen.headers["user-agent"]]

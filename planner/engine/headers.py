@@ -113,11 +113,16 @@ def _check_set(label: str, walks: Sequence[Walked]) -> None:
             raise _bad(label, f"it is split into {split.parts} parts and {count} are here")
         if split.part != index:
             raise _bad(label, f"part {split.part + 1} stands where part {index + 1} must")
-        promised, found = split.tensors, sum(len(each.tensors) for each in walks)
-        if promised is not None and promised != found:
-            raise _bad(label, f"its parts hold {found} tensors and promise {promised}")
+    found = sum(len(each.tensors) for each in walks)
+    for split in (each.split for each in walks if each.split is not None):
+        if split.tensors not in (None, found):
+            raise _bad(label, f"its parts hold {found} tensors and promise {split.tensors}")
     if walks[0].architecture is None:
         raise _bad(label, "it names no architecture, so it is no model (an importance matrix?)")
+    _check_names(label, walks)
+
+
+def _check_names(label: str, walks: Sequence[Walked]) -> None:
     names: set[str] = set()
     for row in (row for walked in walks for row in walked.tensors):
         if row.name in names:

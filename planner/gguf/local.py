@@ -4,10 +4,11 @@ It prevents planning for the first of nine parts, and taking a vision projector 
 model. Names decide here only which files are read; what they are is said by their headers.
 """
 
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def local_parts(path: Path) -> tuple[Path, ...]:
             f"{path}: there is no part {match['number']} of {match['count']}", hint="rename the file", code="bad-gguf"
         )
     names = _part_names(match["prefix"], count, match["suffix"])
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    there = _names_in(path.parent)
+    missing = [name for name in names if name not in there]
     if missing:
         raise MissingInputError(
             f"{path.parent}: the set of {count} parts is incomplete, missing: {_listed(missing)}",
@@ -72,21 +74,15 @@ def local_models(folder: Path) -> LocalFolder:
     Raises MissingInputError for a folder that is not there or holds no GGUF at all, FileIOError for one that cannot be
     read.
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in _first(entries) if _is_gguf(entry))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no such folder: {folder}", hint="check the path") from error
-    except OSError as error:
-        raise FileIOError(f"cannot read {folder}: {error.strerror or error}", hint="check the path") from error
+    names = sorted(_names_in(folder))
     if not names:
         raise MissingInputError(f"no .gguf file in {folder}", hint="name the file itself, or the folder it lies in")
     projectors = tuple(folder / name for name in names if _PROJECTOR in name.lower())
-    models = _sets(folder, [name for name in names if _PROJECTOR not in name.lower()])
+    models = _sets(folder, {name: None for name in names if _PROJECTOR not in name.lower()})
     return LocalFolder(models, projectors)
 
 
-def _sets(folder: Path, names: Iterable[str]) -> tuple[LocalSet, ...]:
+def _sets(folder: Path, names: Collection[str]) -> tuple[LocalSet, ...]:
     found: dict[str, LocalSet] = {}
     for name in names:
         match = _SPLIT.fullmatch(name)
@@ -97,17 +93,21 @@ def _sets(folder: Path, names: Iterable[str]) -> tuple[LocalSet, ...]:
         key = f"{label} of {match['count']}"
         if key not in found:
             wanted = _part_names(match["prefix"], int(match["count"]), match["suffix"])
-            there = tuple(folder / part for part in wanted if (folder / part).is_file())
-            missing = tuple(part for part in wanted if not (folder / part).is_file())
+            there = tuple(folder / part for part in wanted if part in names)
+            missing = tuple(part for part in wanted if part not in names)
             found[key] = LocalSet(label, there, missing)
     return tuple(found.values())
 
 
-def _first(entries: Iterable["os.DirEntry[str]"]) -> Iterable["os.DirEntry[str]"]:
-    for number, entry in enumerate(entries):
-        if number == _MOST_FILES:
-            return
-        yield entry
+def _names_in(folder: Path) -> set[str]:
+    """The names of the GGUF files in ``folder``; what begins with a dot is somebody's unfinished business."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in itertools.islice(entries, _MOST_FILES) if _is_gguf(entry)}
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no such folder: {folder}", hint="check the path") from error
+    except OSError as error:
+        raise FileIOError(f"cannot read {folder}: {error.strerror or error}", hint="check the path") from error
 
 
 def _is_gguf(entry: "os.DirEntry[str]") -> bool:

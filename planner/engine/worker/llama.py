@@ -44,8 +44,10 @@ class Engine:
         self.api: Any = binding
         self.folder = Path(binding.__file__).parent / "lib"
         self.llama = ctypes.CDLL(str(find_library(self.folder, "llama")))
-        self.ggml = ctypes.CDLL(str(find_library(self.folder, "ggml-base")))
-        self.backends = ctypes.CDLL(str(find_library(self.folder, "ggml")))
+        # ggml's functions are looked up through libllama, in the copies that it has loaded. A wheel holds each library
+        # under three names that are files, not links: opened by path, ggml would be there twice, and the second copy
+        # would have a log of its own that nobody reads and a list of devices that nobody uses.
+        self.ggml = self.backends = self.llama
         self.lines: list[str] = []
         self._partial = ""
 

@@ -45,12 +45,11 @@ def endpoint_from(variable: str, default: str) -> str:
 class Access:
     """What to send along to one endpoint: the headers of :meth:`headers_for` and nothing else carries the secret."""
 
-    __slots__ = ("_headers", "endpoint", "origin", "remedy")
+    __slots__ = ("_headers", "endpoint", "origin")
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str] | None = None, *, remedy: str = "") -> None:
+    def __init__(self, endpoint: str, headers: Mapping[str, str] | None = None) -> None:
         self.endpoint = endpoint
         self.origin = origin_of(endpoint)
-        self.remedy = remedy
         self._headers = dict(headers or {})
 
     def __repr__(self) -> str:

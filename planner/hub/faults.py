@@ -29,7 +29,8 @@ def fault_of(status: int, headers: Mapping[str, str], place: Place) -> PlannerEr
     """The exception for an answer that is no success: transient when another attempt may go better."""
     if status == 429:
         wait_s = retry_after_s(headers)
-        return TransientFault(rate_limited(place.name, wait_s), wait_s=wait_s)
+        remedy = f"; who signs in may ask more: {place.sign_in}" if place.sign_in and not place.signed_in else ""
+        return TransientFault(rate_limited(place.name, wait_s, remedy), wait_s=wait_s)
     if status >= 500 or status == 408:
         error = UnavailableError(
             f"{place.name}: the server has a fault of its own (status {status})",

@@ -9,7 +9,7 @@ from planner.hub.cache import known_header, remember_header
 from planner.hub.faults import Place
 from planner.hub.faults import offline as offline_error
 from planner.hub.header_bytes import read_header
-from planner.hub.patience import PATIENCE, Patience
+from planner.hub.patience import PATIENCE, Patience, within
 from planner.types.artifact import Artifact, HeaderFile, Part
 
 __all__ = ["header_files"]
@@ -49,14 +49,15 @@ def _read(artifact: Artifact, part: Part, first: bool, offline: bool, patience: 
         raise MissingInputError(f"{part.local_path or part.path}: there is no such file", hint="check the path")
     if offline or huggingface.switched_off():
         raise offline_error(f"the header of {part.path}")
-    who, place = _who(artifact, part, part.url)
+    who, place = _who(artifact, part, part.url, patience)
     header = read_header(part, who, place, commit=artifact.commit, first=first, patience=patience)
     return remember_header(artifact, part, header)
 
 
-def _who(artifact: Artifact, part: Part, url: str) -> tuple[Access, Place]:
+def _who(artifact: Artifact, part: Part, url: str, patience: Patience) -> tuple[Access, Place]:
     if artifact.hub == "hf" and artifact.repo:
-        who = huggingface.access()
+        # The library may have to renew the login first, over the network.
+        who = within(patience, f"hf:{artifact.repo}", lambda _: huggingface.access())
         return who, huggingface.place_of(artifact.repo, who, file=part.path)
     if artifact.hub == "ms" and artifact.repo:
         who = modelscope.access()

@@ -37,7 +37,7 @@ def access() -> Access:
     if not is_true(os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         token = library.stored_token()
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return Access(endpoint, headers, remedy=_SIGN_IN)
+    return Access(endpoint, headers)
 
 
 def page_of(repo: str) -> str:
@@ -104,15 +104,18 @@ def _repository(info: Any, reference: Reference, who: Access) -> Repository:  # 
         revision=reference.revision,
         commit=commit,
         gated=None if info.gated is None else bool(info.gated),
-        licence=_tagged(tags, "license:"),
+        licence=_licence(tags, info),
         tags=tags,
         base_models=tuple(dict.fromkeys(tag.rsplit(":", 1)[-1] for tag in tags if tag.startswith("base_model:"))),
         artifacts=artifacts_of(parts, hub="hf", repo=repo, commit=commit),
     )
 
 
-def _tagged(tags: tuple[str, ...], prefix: str) -> str | None:
-    return next((tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)), None)
+def _licence(tags: tuple[str, ...], info: Any) -> str | None:  # noqa: ANN401 - the library's struct
+    """The licence's identifier; where that is only ``other``, the name that the card gives it."""
+    tagged = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+    named = getattr(info.card_data, "license_name", None) if tagged == "other" else None
+    return named if isinstance(named, str) and named.isprintable() else tagged
 
 
 def _part(entry: Any, endpoint: str, repo: str, revision: str) -> Part | None:  # noqa: ANN401 - the library's struct

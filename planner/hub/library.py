@@ -8,6 +8,8 @@ import, where the library reads its environment once and for all.
 import os
 from typing import Any
 
+from planner import __version__
+
 __all__ = ["model_info", "session", "stored_token"]
 
 
@@ -24,7 +26,9 @@ def stored_token() -> str | None:
 
 def model_info(repo: str, *, revision: str | None, endpoint: str, token: str | None, timeout_s: float) -> Any:  # noqa: ANN401 - the library's struct, whose fields the caller checks
     """One repository with its files' sizes and hashes; raises what the library and its HTTP client raise."""
-    api = _library().HfApi(endpoint=endpoint, token=token or False)
+    api = _library().HfApi(
+        endpoint=endpoint, token=token or False, library_name="llama-planner", library_version=__version__
+    )
     return api.model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s)
 
 

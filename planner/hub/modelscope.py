@@ -32,7 +32,7 @@ def access() -> Access:
     """The endpoint, and the token if there is one."""
     token = (os.environ.get("MODELSCOPE_API_TOKEN") or "").strip()
     headers = {"authorization": f"Bearer {token}", "cookie": f"m_session_id={token}"} if _sendable(token) else {}
-    return Access(_endpoint(), headers, remedy=_SIGN_IN)
+    return Access(_endpoint(), headers)
 
 
 def page_of(repo: str) -> str:

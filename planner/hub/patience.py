@@ -5,6 +5,7 @@ a byte now and then holds the caller for ever, and none of them bounds the look-
 """
 
 import email.utils
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+_SPENT = re.compile(r'"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b')
 
 
 class Patience(Record, frozen=True, kw_only=True):
@@ -125,7 +128,14 @@ def persist(patience: Patience, clock: Clock, attempt: Callable[[], Result]) -> 
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer asks to wait (``Retry-After`` as a number or a date), or None when it does not say."""
+    """Seconds that an answer asks to wait, or None when it does not say.
+
+    ``Retry-After`` as a number or a date, or Hugging Face's ``RateLimit`` with no request left (the IETF draft
+    draft-ietf-httpapi-ratelimit-headers, where ``t`` is the seconds until more are given).
+    """
+    spent = _SPENT.search(headers.get("ratelimit") or "")
+    if spent is not None:
+        return float(spent[1]) + 1.0  # the seconds are rounded down
     text = (headers.get("retry-after") or "").strip()
     if text.isdecimal() and len(text) < 10:
         return float(text)
@@ -136,12 +146,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return max(0.0, when.timestamp() - time.time())
 
 
-def rate_limited(what: str, wait_s: float | None) -> PlannerError:
-    """The error of a server that answers 429, saying when to come back where it said so."""
+def rate_limited(what: str, wait_s: float | None, remedy: str = "") -> PlannerError:
+    """The error of a server that answers 429, saying when to come back where it said so, and what raises the limit."""
     when = f"in {wait_s:.0f} s" if wait_s is not None else "in a few minutes"
     return PlannerError(
         f"{what}: too many requests, the server asks to wait",
-        hint=f"try again {when}; a token raises the limit",
+        hint=f"try again {when}{remedy}",
         code="rate-limited",
         exit_code=ExitCode.BUSY,
     )

@@ -223,6 +223,12 @@ def test_429_for_long_says_when_to_come_back(hub, refused, kind):
     assert len(hub.of(kind)) == 1
 
 
+def test_429_with_hugging_faces_own_header_is_understood(hub, refused):
+    """No request left, more of them in ten minutes."""
+    hub.fail("api", status=429, headers={"RateLimit": '"api";r=0;t=599'}, times=100)
+    assert "in 600 s" in refused().hint
+
+
 def test_429_with_a_date_is_understood(hub, refused):
     """Retry-After has two forms."""
     hub.fail("api", status=429, headers={"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, times=100)

@@ -15,7 +15,7 @@ import msgspec
 from planner.catalogue import Catalogue
 from planner.errors import BadInputError
 from planner.types.header import Header
-from planner.types.model import License, Model, TensorSpec
+from planner.types.model import License, Model, Shape, TensorSpec
 
 __all__ = ["Count", "count_parameters", "model_from_header"]
 
@@ -110,7 +110,7 @@ def _from_file(header: Header, count: Count, *, id: str, context: int) -> Model:
         family="unknown",
         vendor=facts.organization or "unknown",
         architecture=header.architecture,
-        shape={"n_layer": header.block_count},
+        shape=_shape(header),
         parameters=count.total,
         parameters_active=count.active,
         parameters_published=None,
@@ -132,6 +132,12 @@ def _from_file(header: Header, count: Count, *, id: str, context: int) -> Model:
         sources=(f"the header of {header.name}",),
         notes="read from its header; origin, generation, uses and thinking are not known and count as plain",
     )
+
+
+def _shape(header: Header) -> Shape:
+    """What planning needs beside the tensors: the layers, and of how many experts a token passes how many."""
+    named = {"n_expert": header.number("expert_count"), "n_expert_used": header.number("expert_used_count")}
+    return {"n_layer": header.block_count, **{name: value for name, value in named.items() if value}}
 
 
 def _with_origin(own: Model, origin: _Origin) -> Model:

@@ -4,7 +4,7 @@ The mistake it prevents is asking an engine about 50 models × 28 quantizations 
 all memory at the lightest tensor type of its recipe is out by arithmetic alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from planner.choose import policy
@@ -15,6 +15,7 @@ from planner.types.plan import Goal, Reason
 from planner.types.settings import CacheType, LoadMode, Settings
 
 __all__ = [
+    "Kept",
     "Step",
     "base_settings",
     "better_recipe",
@@ -29,6 +30,10 @@ __all__ = [
 ]
 
 
+Kept = Callable[[Quantization], float]
+"""The share of a model's index that survives a quantization."""
+
+
 class Step(NamedTuple):
     """One rung of the settings ladder: context per sequence and cache type."""
 
@@ -39,14 +44,18 @@ class Step(NamedTuple):
 def screen(goal: Goal, model: Model) -> Reason | None:
     """Why the goal excludes a model whatever its size, or ``None``: fixed model, family, licence, context."""
     if goal.model is not None and model.id != goal.model:
-        return Reason(code="not-for-this-use", text=f"the goal names {goal.model}")
+        return Reason(code="not-for-this-use", text=f"the goal names {goal.model}", rule="family")
     if goal.model is None and not model.family.lower().startswith(policy.families_of(goal)):
         wanted = ", ".join(goal.families) or "Qwen and DeepSeek"
-        return Reason(code="family", text=f"the family {model.family} is not among those asked for ({wanted})")
+        text = f"the family {model.family} is not among those asked for ({wanted})"
+        return Reason(code="family", text=text, rule="family")
     if goal.commercial_license and model.license.commercial is not True:
-        return Reason(code="licence", text=_licence(model))
+        return Reason(code="licence", text=_licence(model), rule="licence")
+    foreign = [language for language in goal.languages if not model.speaks(language)]
+    if foreign:
+        return Reason(code="language", text=_language(model, foreign), rule="language")
     if not policy.contexts(goal, model):
-        return Reason(code="context-too-long", text=_too_long(goal, model))
+        return Reason(code="context-too-long", text=_too_long(goal, model), rule="context")
     return None
 
 
@@ -56,6 +65,13 @@ def _licence(model: Model) -> str:
     return f"its licence ({model.license.id}) does not allow commercial use"
 
 
+def _language(model: Model, foreign: list[str]) -> str:
+    names = ", ".join(foreign)
+    if any(model.speaks(language) is None for language in foreign):
+        return f"its makers do not say whether it speaks {names}"
+    return f"its makers do not name {names} among its languages"
+
+
 def _too_long(goal: Goal, model: Model) -> str:
     longest = f"{model.context_native} tokens"
     if model.context_extended is not None and model.context_extended > model.context_native:
@@ -63,7 +79,7 @@ def _too_long(goal: Goal, model: Model) -> str:
     return f"its context ends at {longest}, and {goal.context_tokens} are asked for"
 
 
-def recipes(goal: Goal, model: Model, quantizations: Iterable[Quantization]) -> tuple[Quantization, ...]:
+def recipes(goal: Goal, model: Model, quantizations: Iterable[Quantization], kept: Kept) -> tuple[Quantization, ...]:
     """The quantizations worth trying for a model, least loss first, then fewest bits, then by name.
 
     One that the goal names is taken as it is. Of the others those are left out that a better one makes pointless (see
@@ -72,8 +88,8 @@ def recipes(goal: Goal, model: Model, quantizations: Iterable[Quantization]) -> 
     named = goal.quantization.upper() if goal.quantization is not None else None
     allowed = [q for q in quantizations if named in {None, q.name.upper()} and suits(model, q)]
     if named is None:
-        allowed = [q for q in allowed if better_recipe(q, allowed) is None]
-    return tuple(sorted(allowed, key=_recipe_key))
+        allowed = [q for q in allowed if better_recipe(q, allowed, kept) is None]
+    return tuple(sorted(allowed, key=lambda q: _recipe_key(q, kept)))
 
 
 def suits(model: Model, quantization: Quantization) -> bool:
@@ -81,28 +97,28 @@ def suits(model: Model, quantization: Quantization) -> bool:
     return not (quantization.moe_only and model.parameters_active >= model.parameters)
 
 
-def better_recipe(quantization: Quantization, others: Iterable[Quantization]) -> Quantization | None:
+def better_recipe(quantization: Quantization, others: Iterable[Quantization], kept: Kept) -> Quantization | None:
     """A recipe that loses no more, takes no more bits (within 1 %) and is unpacked no slower; ``None`` if none does.
 
     Q8_0 makes F16 pointless, Q5_K_M makes Q5_1 pointless. Q4_0 stays: CPUs unpack it faster than anything as small.
     """
-    better = [other for other in others if other.name != quantization.name and _dominates(other, quantization)]
-    return min(better, key=_recipe_key, default=None)
+    better = [other for other in others if other.name != quantization.name and _dominates(other, quantization, kept)]
+    return min(better, key=lambda q: _recipe_key(q, kept), default=None)
 
 
-def _dominates(better: Quantization, worse: Quantization) -> bool:
-    if better.bits_per_weight > 1.01 * worse.bits_per_weight or policy.loss(better) < policy.loss(worse):
+def _dominates(better: Quantization, worse: Quantization, kept: Kept) -> bool:
+    if better.bits_per_weight > 1.01 * worse.bits_per_weight or kept(better) < kept(worse):
         return False
     if _KERNELS.index(kernel_of(better.name)) > _KERNELS.index(kernel_of(worse.name)):
         return False
     # Of two that dominate each other the first in the order of recipes stays.
-    mutual = worse.bits_per_weight <= 1.01 * better.bits_per_weight and policy.loss(worse) >= policy.loss(better)
+    mutual = worse.bits_per_weight <= 1.01 * better.bits_per_weight and kept(worse) >= kept(better)
     same_kernel = kernel_of(better.name) == kernel_of(worse.name)
-    return not (mutual and same_kernel) or _recipe_key(better) < _recipe_key(worse)
+    return not (mutual and same_kernel) or _recipe_key(better, kept) < _recipe_key(worse, kept)
 
 
-def _recipe_key(quantization: Quantization) -> tuple[float, float, str]:
-    return (-policy.loss(quantization), quantization.bits_per_weight, quantization.name)
+def _recipe_key(quantization: Quantization, kept: Kept) -> tuple[float, float, str]:
+    return (-kept(quantization), quantization.bits_per_weight, quantization.name)
 
 
 _KERNELS: tuple[Kernel, ...] = ("plain", "k4", "k56", "k23", "codebook")
@@ -114,13 +130,9 @@ def ladder(goal: Goal, model: Model) -> tuple[Step, ...]:
     steps = [Step(context, cache) for context in policy.contexts(goal, model) for cache in policy.cache_ladder(goal)]
 
     def worth(step: Step) -> float:
-        made = policy.factors(goal, model, _LOSSLESS, step.context, step.cache)
-        return made.context * made.cache
+        return policy.context_factor(goal, model, step.context) * policy.cache_factor(step.cache)
 
     return tuple(sorted(steps, key=worth, reverse=True))
-
-
-_LOSSLESS = Quantization(name="lossless", ftype=-1, bits_per_weight=16.0, kld=0.0, kld_source=None)
 
 
 _CACHE_BITS: dict[CacheType, float] = {

@@ -6,12 +6,11 @@ entry in ``considered``, so every loser has its reason.
 
 from typing import NamedTuple
 
-from planner.choose import policy
+from planner.choose.appraisal import Appraisal, Appraiser
 from planner.choose.candidates import Step
 from planner.choose.evaluation import Considered, Estimator
 from planner.choose.placement import Placed
-from planner.choose.policy import Factors
-from planner.choose.verdict import judge
+from planner.choose.verdict import Judged, answer_reason, judge
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
@@ -31,8 +30,9 @@ class Option(NamedTuple):
 class Inquiry:
     """Questions about candidates for one goal on one machine, with everything that was noted."""
 
-    def __init__(self, goal: Goal, machine: Machine, estimator: Estimator) -> None:
+    def __init__(self, goal: Goal, machine: Machine, estimator: Estimator, appraiser: Appraiser) -> None:
         self._goal = goal
+        self._appraiser = appraiser
         self._machine = machine
         self._estimator = estimator
         self._answers: dict[tuple[str, str, Settings], Placed] = {}
@@ -45,11 +45,25 @@ class Inquiry:
 
     def in_order(self) -> tuple[Considered, ...]:
         """What was noted, by model, the most useful first."""
-        return tuple(sorted(self.considered, key=lambda c: (c.model, -c.utility, -c.score, c.quantization)))
+        return tuple(sorted(self.considered, key=lambda c: (c.model, -c.score, -c.bound, c.quantization)))
 
-    def factors(self, option: Option, step: Step) -> Factors:
-        """The factors of an option's score at a rung of settings."""
-        return policy.factors(self._goal, option.model, option.quantization, step.context, step.cache)
+    def bound(self, option: Option, step: Step) -> float:
+        """The most that an option's score can be at a rung of settings."""
+        return self._appraiser.bound(option.model, option.quantization, step.context, step.cache)
+
+    def appraise(self, option: Option, step: Step, placed: Placed | None) -> Appraisal:
+        """What an option is worth with an answer, or without one at the speed that was asked for."""
+        estimate = placed.estimate if placed is not None and isinstance(placed.estimate, Estimate) else None
+        judged = placed.judged if placed is not None else None
+        generate = estimate.speed.generate if estimate is not None else None
+        return self._appraiser.appraise(
+            option.model,
+            option.quantization,
+            step.context,
+            step.cache,
+            tokens_per_s=generate.tokens_per_s if generate is not None else None,
+            memory=judged.memory if judged is not None else (),
+        )
 
     def ask(self, option: Option, settings: Settings) -> Placed:
         """The estimator's answer with the verdict on it."""
@@ -60,29 +74,37 @@ class Inquiry:
             self._answers[key] = Placed(settings, estimate, judged)
         return self._answers[key]
 
-    def candidate(self, option: Option, step: Step, placed: Placed) -> Candidate | None:
+    def candidate(self, option: Option, placed: Placed) -> Candidate | None:
         """A candidate from an answer that fits memory; notes it, and gives ``None`` when it is too slow."""
         if not isinstance(placed.estimate, Estimate) or placed.judged is None:
             return None
-        judged = placed.judged
-        candidate = Candidate(
+        judged, step = placed.judged, self._step(placed.settings)
+        worth = self.appraise(option, step, placed)
+        verdict, reason = judged.verdict, judged.reason
+        if verdict != "too-slow" and not worth.in_time:
+            verdict, reason = "too-slow", answer_reason(self._goal, worth.answer_seconds or 0.0, placed.estimate.speed)
+        self.note(option, step, placed, reason, needed_bytes=judged.needed_bytes, verdict=verdict)
+        if verdict == "too-slow":
+            return None
+        return Candidate(
             model=option.model.id,
             quantization=option.quantization.name,
             settings=placed.settings,
             file_bytes=placed.estimate.file_bytes,
             memory=judged.memory,
             speed=placed.estimate.speed,
-            verdict=judged.verdict,
-            score=self.factors(option, step).score,
+            verdict=verdict,
+            score=worth.score,
+            index=worth.quality,
+            thinking=worth.thinking,
+            answer_seconds=worth.answer_seconds,
         )
-        self.note(option, step, placed, judged.reason, needed_bytes=judged.needed_bytes)
-        return None if judged.verdict == "too-slow" else candidate
 
     def reject(self, option: Option, step: Step, placed: Placed) -> None:
         """Notes why an answer is no candidate."""
         if isinstance(placed.estimate, Refusal) or placed.judged is None:
             text = placed.estimate.text if isinstance(placed.estimate, Refusal) else "the engine gave no answer"
-            self.note(option, step, placed, Reason(code="engine-refused", text=text))
+            self.note(option, step, placed, Reason(code="engine-refused", text=text, rule="engine"))
             return
         self.note(option, step, placed, placed.judged.reason, needed_bytes=placed.judged.needed_bytes)
 
@@ -94,26 +116,38 @@ class Inquiry:
         reason: Reason,
         *,
         needed_bytes: int | None = None,
-        verdict: Verdict = "unsupported",
+        verdict: Verdict | None = None,
     ) -> None:
-        """Notes a verdict; ``placed`` is ``None`` where arithmetic alone decided, and ``verdict`` is then taken."""
+        """Notes a verdict; without one the engine's judgement of ``placed`` is taken, or ``unsupported``."""
         estimate = placed.estimate if placed is not None and isinstance(placed.estimate, Estimate) else None
         generate = estimate.speed.generate if estimate is not None else None
-        tokens_per_s = generate.tokens_per_s if generate is not None else None
-        made = self.factors(option, step)
         judged = placed.judged if placed is not None else None
+        worth = self.appraise(option, step, placed)
         self.considered.append(
             Considered(
                 model=option.model.id,
                 quantization=option.quantization.name,
                 settings=placed.settings if placed is not None else None,
-                verdict=judged.verdict if judged is not None else verdict,
+                verdict=verdict or (judged.verdict if judged is not None else "unsupported"),
                 reason=reason,
-                score=made.score,
-                utility=made.score * policy.speed_factor(tokens_per_s, self._goal),
-                factors=made,
+                bound=self.bound(option, step),
+                score=worth.score,
+                credit=worth.credit,
+                factors=worth.factors,
+                index=worth.quality,
+                thinking=worth.thinking,
+                bits_per_weight=option.quantization.bits_per_weight,
+                answer_seconds=worth.answer_seconds,
+                headroom_bytes=_headroom(judged) if judged is not None else None,
                 file_bytes=estimate.file_bytes if estimate is not None else None,
                 needed_bytes=needed_bytes,
-                tokens_per_s=tokens_per_s,
+                tokens_per_s=generate.tokens_per_s if generate is not None else None,
             )
         )
+
+    def _step(self, settings: Settings) -> Step:
+        return Step(settings.context_tokens // self._goal.parallel, settings.cache_type_k)
+
+
+def _headroom(judged: Judged) -> int:
+    return sum(max(0, row.headroom_bytes or 0) for row in judged.memory)

@@ -1,32 +1,45 @@
 """Every opinion of the planner, each with its argument; the mistake it prevents is a preference hidden in code.
 
-A candidate's score has the unit "effective parameters": the size of a dense Qwen2.5 model that would be about as
-capable. It is a product of factors so that "what decided?" always has an answer. The score is provisional: a fitted
-capability index will replace :func:`factors` and nothing else.
+A candidate's score is in points of the capability index (0 to 100, see ``docs/quality.md``):
 
-What a search needs to rely on: no factor except :func:`speed_factor` depends on the machine, and speed can only lower
-a score, never raise it. So a score is an upper bound before anything is asked of the engine.
+    score = trusted index x retention x context x cache type  +  credit for speed  +  credit for headroom
+
+The two credits together are never more than the doubt about an index, so they decide exactly where the intervals of two
+candidates overlap clearly; a difference beyond the doubt cannot be bought with speed. A pairwise rule ("within the
+interval the faster wins") would not be transitive and would make the order depend on who was compared first.
+
+What a search needs to rely on: only the credits depend on the machine, and they are bounded. So an upper bound of a
+score is known before anything is asked of the engine, and more speed or more memory never lowers a score.
 """
 
 import math
-from typing import NamedTuple
+from typing import Final
 
 from planner.types.machine import Machine
-from planner.types.model import Model, Quantization
-from planner.types.plan import Goal, Use
+from planner.types.model import Model
+from planner.types.plan import Goal, Rule, Use
+from planner.types.quality import Capability, TaskGroup
 from planner.types.settings import CacheType
 
 __all__ = [
+    "FEW_BITS",
     "KEEP",
-    "Factors",
+    "LOSSLESS",
+    "PARETO",
+    "RULES",
+    "answer_seconds",
+    "cache_factor",
     "cache_ladder",
+    "context_factor",
     "contexts",
-    "factors",
     "families_of",
+    "group_of",
+    "headroom_credit",
     "is_tight",
-    "loss",
+    "longest_answer_seconds",
     "reserve_bytes",
-    "speed_factor",
+    "speed_credit",
+    "trusted",
 ]
 
 MIB = 1 << 20
@@ -35,14 +48,47 @@ GIB = 1 << 30
 KEEP = 6
 """How many models are worked out in full; the others get a reason from a bound. A person reads no longer list."""
 
+PARETO = 6
+"""How many points the list of quality against speed and memory has at most."""
+
+# --- The rules by name ------------------------------------------------------------------------------------------------
+
+RULES: Final[dict[Rule, str]] = {
+    "index": "the higher capability index, after what its quantization loses, is preferred",
+    "equal-so-faster": "where two indices cannot be told apart, the shorter wait for an answer decides",
+    "equal-so-roomier": "where two indices cannot be told apart and speed is alike, the larger headroom decides",
+    "answer-time": "a model is judged by the time to a typical answer, thinking included, not by tokens/s alone",
+    "speed-floor": "nothing below the speed asked for is chosen while something else meets it",
+    "few-bits": "below about 3 bits a weight a smaller model at 4 bits is usually better, and the loss curves say when",
+    "context": "a candidate holds the context of the use if it can, and gives up context before it gives up size",
+    "language": "a language that is asked for must be one that the makers name",
+    "licence": "a licence counts as commercial only where that was read",
+    "family": "Qwen and DeepSeek, unless other families are named",
+    "memory": "weights, cache, compute buffers and overhead fit beside the reserve, on every device",
+    "engine": "what the engine refuses is no candidate",
+    "same-model": "of one model the quantization and settings with the higher score stand for it",
+}
+"""Each rule in a sentence; ``why-not`` names the one that decided."""
+
+LOSSLESS = 0.9985
+"""A share of an index from which on a quantization counts as lossless among recipes: the difference is below what any
+benchmark resolves, and otherwise BF16 would stand beside Q8_0 for a tenth of a point at twice the bytes."""
+
+FEW_BITS = 3.2
+"""Bits per weight from which on down a loss is told as the rule "few-bits"; the loss itself comes from the curves."""
+
 # --- What is considered when the user names no family -----------------------------------------------------------------
 
 _FAMILIES: dict[str, tuple[str, ...]] = {"qwen": ("qwen", "qwq"), "deepseek": ("deepseek",)}
 """A family that a user names, and how the names of the catalogue's families start. QwQ is Qwen's reasoning line."""
 
+_EVERY_FAMILY = "all"
+
 
 def families_of(goal: Goal) -> tuple[str, ...]:
-    """The starts of family names that the goal allows; Qwen and DeepSeek when it names none."""
+    """The starts of family names that the goal allows; Qwen and DeepSeek when it names none, any for ``all``."""
+    if _EVERY_FAMILY in goal.families:
+        return ("",)
     asked = goal.families or tuple(_FAMILIES)
     return tuple(start for name in asked for start in _FAMILIES.get(name.lower(), (name.lower(),)))
 
@@ -59,13 +105,14 @@ _CONTEXT: dict[Use, tuple[int, ...]] = {
     # A report of about 100 pages; the smaller ones still hold a paper.
     "documents": (65536, 32768, 16384),
 }
-_CONTEXT_WEIGHT: dict[Use, float] = {"chat": 0.25, "code": 0.25, "reasoning": 0.25, "documents": 0.5}
-"""Half the context is worth 2^-0.25 = 84 % of a model: less than one size step (about 1/2), so a model gives up
-context before it gives up a size. For documents the context is half the task: 71 %."""
+_CONTEXT_HALVED: dict[Use, float] = {"chat": 0.97, "code": 0.96, "reasoning": 0.97, "documents": 0.92}
+"""What half the context leaves of an index. Two points of 65 for a chat, less than one size step between models of a
+family (Qwen3 4B to 8B: about four), so a model gives up context before it gives up a size. Agents fill their context,
+and for documents the context is half the task."""
 
-_BEYOND_NATIVE = 0.5
-"""A context beyond the native one needs YaRN, which costs quality on short texts and is not applied here. A model that
-was trained for the length is preferred up to half the size."""
+_BEYOND_NATIVE = 0.93
+"""A context beyond the native one needs YaRN, which is not applied here and costs quality on short texts: a model that
+was trained for the length is preferred up to one size step."""
 
 
 def contexts(goal: Goal, model: Model) -> tuple[int, ...]:
@@ -79,10 +126,12 @@ def contexts(goal: Goal, model: Model) -> tuple[int, ...]:
     return tuple(dict.fromkeys(min(tokens, model.context_native) for tokens in _CONTEXT[goal.use]))
 
 
-def _context_factor(goal: Goal, model: Model, context: int) -> float:
+def context_factor(goal: Goal, model: Model, context: int) -> float:
+    """What a context per sequence leaves of an index, at most 1."""
     if goal.context_tokens is not None:
         return _BEYOND_NATIVE if context > model.context_native else 1.0
-    return float(min(1.0, context / _CONTEXT[goal.use][0]) ** _CONTEXT_WEIGHT[goal.use])
+    halvings = math.log2(max(1.0, _CONTEXT[goal.use][0] / context))
+    return float(_CONTEXT_HALVED[goal.use] ** halvings)
 
 
 # --- Cache types ------------------------------------------------------------------------------------------------------
@@ -103,6 +152,16 @@ _CACHE_KLD: dict[CacheType, float] = {
 }
 
 
+_SHARE_PER_KLD = 0.7
+"""exp(-0.7 x KLD) of an index survives: MMLU-Pro of Qwen3-4B falls by 3.3 of 70 points at plain 4 bits (mlx-lm's
+benchmarks), where the KLD is about 0.07. So f16 to q8_0 costs nothing and q4_0 one point of 70."""
+
+
+def cache_factor(cache: CacheType) -> float:
+    """What a cache type leaves of an index, at most 1."""
+    return math.exp(-_SHARE_PER_KLD * _CACHE_KLD[cache])
+
+
 def cache_ladder(goal: Goal) -> tuple[CacheType, ...]:
     """Cache types to try, best first; a smaller one only where the one before does not fit.
 
@@ -114,110 +173,85 @@ def cache_ladder(goal: Goal) -> tuple[CacheType, ...]:
 
 # --- Quality ----------------------------------------------------------------------------------------------------------
 
-_EXPERTS = 2 / 3
-"""A mixture counts as total^(2/3) × active^(1/3). The Qwen team puts Qwen1.5-MoE-A2.7B (14.3 B, 2.4 B active without
-embedding) level with Qwen1.5-7B: the formula says 7.9. It puts Qwen3-30B-A3B level with Qwen3-14B (Qwen3 report,
-"one fifth of the active parameters"): 14.1. The geometric mean says 5.8 and 9.6, too little both times."""
+_GROUPS: dict[Use, TaskGroup] = {
+    "chat": "chat",
+    "code": "code",
+    "reasoning": "reasoning",
+    "documents": "documents",
+}
 
-_GENERATION_OF_ONE = 2.5
-_DOUBLES_EVERY = 0.5
-"""Half a number on Qwen's scale doubles the effective size: Qwen3-1.7B/4B/8B/14B/32B-Base match
-Qwen2.5-3B/7B/14B/32B/72B-Base (Qwen3 release note), ratios 1.8 to 2.2; Qwen2.5-3B matches Qwen2-7B, ratio 2.5."""
-
-_LOSS_PER_KLD = 5.0
-"""exp(-5 × KLD) of the effective size survives quantization. MMLU-Pro of Qwen3-4B falls by 3.3 points at plain 4 bits
-and of Qwen3-30B-A3B by 1.9 (mlx-lm's benchmarks); between those two models a point is worth 0.147 natural logarithms
-of effective size; at a KLD of 0.072 (Q4_0, llama.cpp's perplexity notes) that is 6.8 and 3.9 per unit. So Q4_K_M keeps
-86 to 88 %, Q3_K_M 60 to 66 %, and two bits 20 %: never a 2-bit 70B over a good 32B."""
-
-_LOSSLESS_KLD = 0.002
-"""Below this nobody sees a difference: F16 itself stands at 0.0006 against BF16 and Q8_0 at 0.0014 (Llama 3 8B), while
-MMLU-Pro at 8 bits is within 0.2 points. Otherwise F16 would beat Q8_0 for a third decimal at twice the bytes."""
-
-_UNKNOWN_KLD_AT_0_BITS = 30.0
-_UNKNOWN_KLD_PER_BIT = 1.31
-"""Where nobody measured a type: 30 × exp(-1.31 × bits), the line through IQ1_S and Q6_K of Llama 3 8B, which lies above
-most of the others. Unmeasured counts as slightly worse than its neighbours."""
-
-_CODER = 2.0
-"""A coder model counts double for code: on the Artificial Analysis index of May 2026 Qwen3-Coder-30B-A3B has 38 where
-Qwen3-30B-A3B has 32 and Qwen3-32B 37, so specialising was worth the step from 14 to 33 effective billions, 2.3."""
-_NOT_MADE_FOR = 0.5
-"""A model whose makers do not name the use is taken only where the alternative is half its size."""
-_THINKS = 4.0
-"""Thinking counts four times for reasoning: Qwen3-4B thinking is level with Qwen3-32B not thinking on GPQA-Diamond
-(55.9 and 54.6, Qwen3 report), a ratio of 8 in size; four is the careful side."""
-_ALWAYS_THINKS: dict[Use, float] = {"chat": 0.5, "documents": 0.5, "code": 0.7}
-"""A model that cannot stop thinking makes a chat wait for thousands of tokens; at 10 tokens/s that is minutes."""
+_LOWER_QUARTILE = 0.526
+"""A quarter of a normal distribution lies below mean - 0.674 sd, and the end of an 80 % interval is 1.282 sd away."""
 
 
-class Factors(NamedTuple):
-    """The product that is the score, factor by factor; only ``parameters`` has a unit."""
-
-    parameters: float
-    generation: float
-    use: float
-    loss: float
-    context: float
-    cache: float
-
-    @property
-    def score(self) -> float:
-        """Effective parameters."""
-        return math.prod(self)
+def group_of(use: Use) -> TaskGroup:
+    """The task group whose index judges a use."""
+    return _GROUPS[use]
 
 
-def factors(goal: Goal, model: Model, quantization: Quantization, context: int, cache: CacheType) -> Factors:
-    """Every factor of a candidate's score."""
-    return Factors(
-        parameters=_effective_parameters(model),
-        generation=_doublings(model),
-        use=_use_factor(goal.use, model),
-        loss=loss(quantization),
-        context=_context_factor(goal, model, context),
-        cache=math.exp(-_LOSS_PER_KLD * _CACHE_KLD[cache]),
-    )
+def trusted(capability: Capability) -> float:
+    """The index that a candidate is credited with: the lower quartile of what is known about it.
 
-
-def loss(quantization: Quantization) -> float:
-    """The share of a model's effective size that survives a quantization, 1 for a lossless one."""
-    kld = quantization.kld
-    if kld is None:
-        kld = _UNKNOWN_KLD_AT_0_BITS * math.exp(-_UNKNOWN_KLD_PER_BIT * quantization.bits_per_weight)
-    return math.exp(-_LOSS_PER_KLD * max(0.0, kld - _LOSSLESS_KLD))
-
-
-def _effective_parameters(model: Model) -> float:
-    return float(model.parameters**_EXPERTS * model.parameters_active ** (1 - _EXPERTS))
-
-
-def _doublings(model: Model) -> float:
-    return float(2.0 ** ((model.generation - _GENERATION_OF_ONE) / _DOUBLES_EVERY))
-
-
-def _use_factor(use: Use, model: Model) -> float:
-    if use == "code" and "coder" in model.family.lower():
-        return _CODER
-    made_for = 1.0 if use in model.uses or not model.uses else _NOT_MADE_FOR
-    if use == "reasoning":
-        return made_for * (_THINKS if model.thinking != "none" else 1.0)
-    return made_for * (_ALWAYS_THINKS[use] if model.thinking == "always" else 1.0)
+    A model that was measured is preferred to one of equal expectation whose index was inferred from its size: being
+    wrong costs the user a download. A quarter, not a tenth, so that a newer generation is not refused for being new.
+    """
+    return capability.index - _LOWER_QUARTILE * (capability.index - capability.low)
 
 
 # --- Speed ------------------------------------------------------------------------------------------------------------
 
-_HALF_SPEED: dict[Use, float] = {"chat": 4.0, "code": 4.0, "documents": 4.0, "reasoning": 8.0}
-"""Speed counts as s ÷ (s + 4): 0.67 at 8 tokens/s (a fast reader's pace), 0.83 at 20, 0.91 at 40. It decides between
-near-equals (a model that leaves the GPU for a better quantization and halves its speed loses) and saturates: no speed
-is worth more than half again of a model that is fast enough. Thousands of thinking tokens are waited for, so speed
-weighs twice for reasoning. It is smooth on purpose; "within 10 % the faster wins" is not transitive and would make the
-order depend on who was compared first."""
+_ANSWER_TOKENS: dict[Use, int] = {"chat": 400, "code": 800, "reasoning": 800, "documents": 600}
+"""A typical answer: three paragraphs, a function with its tests, a worked solution, a summary."""
+
+_THINKING_TOKENS: dict[Use, int] = {"chat": 1500, "code": 4000, "reasoning": 8000, "documents": 1500}
+"""Typical thinking before it. openPangu-Embedded-7B publishes its means: 2,484 tokens on knowledge questions (1,723
+when it adapts), 48,000 to 58,000 on olympiad mathematics and contest programming; everyday questions are shorter than
+exams and everyday mathematics far from an olympiad. A model whose makers publish a figure brings its own."""
+
+_PATIENCE_S: dict[Use, float] = {"chat": 60.0, "code": 90.0, "reasoning": 240.0, "documents": 120.0}
+"""The wait at which half of the credit for speed is left."""
+
+_LONGEST_ANSWER_S: dict[Use, float] = {"chat": 90.0, "code": 900.0, "reasoning": 1800.0, "documents": 600.0}
+"""A wait beyond which an answer is of no use; the user's own limit replaces it. For a chat a minute and a half, for a
+hard problem the half hour that somebody gives it while doing something else."""
 
 
-def speed_factor(tokens_per_s: float | None, goal: Goal) -> float:
-    """What speed leaves of a score, below 1; an unknown speed counts as just what was asked for."""
-    speed = goal.min_tokens_per_s if tokens_per_s is None else tokens_per_s
-    return speed / (speed + _HALF_SPEED[goal.use]) if speed > 0 else 0.0
+def longest_answer_seconds(goal: Goal) -> float:
+    """Seconds that a typical answer may take; never less than one without thinking takes at the speed asked for."""
+    if goal.max_answer_seconds is not None:
+        return goal.max_answer_seconds
+    asked = _ANSWER_TOKENS[goal.use] / goal.min_tokens_per_s if goal.min_tokens_per_s > 0 else math.inf
+    return max(_LONGEST_ANSWER_S[goal.use], asked)
+
+
+def answer_seconds(goal: Goal, model: Model, tokens_per_s: float, *, thinking: bool) -> float:
+    """Seconds to a typical answer of the use: thinking and answer tokens at the decode speed."""
+    tokens = _ANSWER_TOKENS[goal.use]
+    if thinking:
+        typical = _THINKING_TOKENS[goal.use]
+        if model.thinking_tokens is not None:
+            # A published figure is about everyday questions; harder uses take as many times more as they do above.
+            typical = round(model.thinking_tokens * typical / _THINKING_TOKENS["chat"])
+        tokens += typical
+    return tokens / tokens_per_s if tokens_per_s > 0 else math.inf
+
+
+def speed_credit(goal: Goal, seconds: float) -> float:
+    """The share of the credit for speed, 0 to 1: half of it at the patience of the use, falling smoothly.
+
+    It saturates: ten times faster than fast enough is worth little.
+    """
+    patience = _PATIENCE_S[goal.use]
+    return patience / (patience + seconds)
+
+
+_HEADROOM = 0.1
+"""Headroom counts a tenth of what speed counts: it decides between candidates of like speed."""
+
+
+def headroom_credit(share_left: float) -> float:
+    """The credit for memory left free, 0 to 0.1, in the unit of :func:`speed_credit`."""
+    return _HEADROOM * min(1.0, max(0.0, share_left))
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------

@@ -6,29 +6,22 @@ whoever measures evaluates again, and the search puts everything in its new plac
 
 from collections.abc import Iterable
 
-from planner.choose import policy
 from planner.choose.evaluation import Evaluation
-from planner.types.plan import Candidate, Goal, Verdict
+from planner.types.plan import Candidate, Verdict
 
-__all__ = ["order_key", "rank", "runners_up", "utility"]
+__all__ = ["order_key", "pareto", "rank", "runners_up"]
 
 _VERDICTS: dict[Verdict, int] = {"fits": 0, "tight": 0, "too-slow": 1, "too-big": 2, "unsupported": 3}
 
 OrderKey = tuple[int, float, int, str, str, tuple[int, str, str, int, int]]
 
 
-def utility(candidate: Candidate, goal: Goal) -> float:
-    """The score times what the decode speed leaves of it: the number that orders candidates."""
-    generate = candidate.speed.generate
-    return candidate.score * policy.speed_factor(generate.tokens_per_s if generate else None, goal)
-
-
-def order_key(candidate: Candidate, goal: Goal) -> OrderKey:
-    """The sort key: what meets the goal first, then utility, then fewer bytes, then names and settings."""
+def order_key(candidate: Candidate) -> OrderKey:
+    """The sort key: what meets the goal first, then the score, then fewer bytes, then names and settings."""
     settings = candidate.settings
     return (
         _VERDICTS[candidate.verdict],
-        -utility(candidate, goal),
+        -candidate.score,
         sum(row.total_bytes for row in candidate.memory),
         candidate.model,
         candidate.quantization,
@@ -42,9 +35,9 @@ def order_key(candidate: Candidate, goal: Goal) -> OrderKey:
     )
 
 
-def rank(candidates: Iterable[Candidate], goal: Goal) -> tuple[Candidate, ...]:
+def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Candidates in order, the best first; what does not meet the goal comes last, the least bad first."""
-    return tuple(sorted(candidates, key=lambda candidate: order_key(candidate, goal)))
+    return tuple(sorted(candidates, key=order_key))
 
 
 def runners_up(evaluation: Evaluation, most: int = 5) -> tuple[Candidate, ...]:
@@ -52,3 +45,35 @@ def runners_up(evaluation: Evaluation, most: int = 5) -> tuple[Candidate, ...]:
     others = evaluation.ranked[1 : 1 + most]
     room = max(0, most - len(others))
     return (*others, *evaluation.trade_offs[: max(room, 2)])[: most + 2]
+
+
+def pareto(candidates: Iterable[Candidate], most: int) -> tuple[Candidate, ...]:
+    """The candidates that no other beats in index, speed and memory at once, the best index first, at most ``most``.
+
+    Of more than ``most`` those go that differ least from their neighbour in index; the ends always stay.
+    """
+    pool = rank(candidates)
+    front: list[Candidate] = []
+    for each in pool:
+        mine = _merits(each)
+        if not any(_beats(_merits(other), mine) for other in pool) and mine not in map(_merits, front):
+            front.append(each)
+    front.sort(key=lambda each: (-_merits(each)[0], order_key(each)))
+    while len(front) > max(2, most):
+        gaps = {i: _merits(front[i - 1])[0] - _merits(front[i])[0] for i in range(1, len(front) - 1)}
+        del front[min(gaps, key=lambda i: (gaps[i], -i))]
+    return tuple(front)
+
+
+def _merits(candidate: Candidate) -> tuple[float, float, int]:
+    """Index, speed, and memory as a number that is better when larger."""
+    generate = candidate.speed.generate
+    return (
+        candidate.index.value if candidate.index is not None else 0.0,
+        generate.tokens_per_s if generate is not None else 0.0,
+        -sum(row.total_bytes for row in candidate.memory),
+    )
+
+
+def _beats(one: tuple[float, float, int], other: tuple[float, float, int]) -> bool:
+    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))

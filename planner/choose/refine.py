@@ -1,6 +1,6 @@
 """Last touches on a candidate that already won its place: the friendlier load mode, the longest context.
 
-Both change settings and never the score, so they come after the search; the mistake it prevents is a search that asks
+Both change settings and hardly the score, so they come after the search; the mistake it prevents is a search that asks
 twice as many questions for something that cannot change its answer.
 """
 
@@ -29,9 +29,7 @@ def mapped_where_free(inquiry: Inquiry, goal: Goal, option: Option, candidate: C
     total = sum(row.total_bytes for row in candidate.memory)
     if mapped.judged.verdict != candidate.verdict or mapped.judged.needed_bytes > total:
         return candidate
-    return msgspec.structs.replace(
-        candidate, settings=mapped.settings, memory=mapped.judged.memory, speed=mapped.estimate.speed
-    )
+    return inquiry.candidate(option, mapped) or candidate
 
 
 def longest_context(inquiry: Inquiry, goal: Goal, option: Option, winner: Candidate) -> list[Candidate]:
@@ -48,12 +46,7 @@ def longest_context(inquiry: Inquiry, goal: Goal, option: Option, winner: Candid
         placed = inquiry.ask(option, settings)
         if placed.judged is None or placed.judged.verdict not in {"fits", "tight"}:
             break
-        if isinstance(placed.estimate, Estimate):
-            judged, speed = placed.judged, placed.estimate.speed
-            longest = [
-                msgspec.structs.replace(
-                    winner, settings=settings, memory=judged.memory, speed=speed, verdict=judged.verdict
-                )
-            ]
+        found = inquiry.candidate(option, placed)
+        longest = longest if found is None else [found]
         tokens *= 2
     return longest

@@ -12,9 +12,9 @@ from planner.choose import policy
 from planner.types.estimate import Estimate
 from planner.types.machine import Machine
 from planner.types.plan import DeviceMemory, Goal, Reason, Speed, Speeds, Verdict
-from planner.units import gib, rate
+from planner.units import duration, gib, rate
 
-__all__ = ["Judged", "is_host", "judge", "speed_reason", "speed_verdict"]
+__all__ = ["Judged", "answer_reason", "is_host", "judge", "speed_reason", "speed_verdict"]
 
 _HOST = ("cpu", "host", "ram")
 
@@ -49,11 +49,13 @@ def judge(goal: Goal, machine: Machine, estimate: Estimate) -> Judged:
     needed = sum(row.total_bytes for row in memory)
     if any(row.available_bytes is None for row in memory):
         unknown = ", ".join(row.device for row in memory if row.available_bytes is None)
-        reason = Reason(code="too-big", text=f"how much memory {unknown} has is unknown, so nothing is promised there")
+        text = f"how much memory {unknown} has is unknown, so nothing is promised there"
+        reason = Reason(code="too-big", text=text, rule="memory")
         return Judged("unsupported", reason, memory, needed)
     short = [row for row in memory if not _has_room(row)]
     if short:
-        return Judged("too-big", Reason(code="too-big", text="; ".join(map(_shortage, short))), memory, needed)
+        reason = Reason(code="too-big", text="; ".join(map(_shortage, short)), rule="memory")
+        return Judged("too-big", reason, memory, needed)
     if speed_verdict(goal, estimate.speed) == "too-slow":
         return Judged("too-slow", speed_reason(goal, estimate.speed), memory, needed)
     tight = any(policy.is_tight(row.headroom_bytes or 0, row.available_bytes or 0) for row in memory)
@@ -73,8 +75,17 @@ def speed_reason(goal: Goal, speed: Speeds) -> Reason:
         return Reason(code="meets-speed", text="its speed is not known before it is measured")
     asked = f"{rate(goal.min_tokens_per_s)} asked for"
     if generate.tokens_per_s < goal.min_tokens_per_s:
-        return Reason(code="too-slow", text=f"{_speed_words(generate)} is below the {asked}")
+        return Reason(code="too-slow", text=f"{_speed_words(generate)} is below the {asked}", rule="speed-floor")
     return Reason(code="meets-speed", text=f"{_speed_words(generate)}, with {asked}")
+
+
+def answer_reason(goal: Goal, seconds: float, speed: Speeds) -> Reason:
+    """Why a candidate answers too late, in words."""
+    pace = f" at {rate(speed.generate.tokens_per_s)} tokens/s" if speed.generate is not None else ""
+    text = (
+        f"a typical answer takes {duration(seconds)}{pace}, longer than {duration(policy.longest_answer_seconds(goal))}"
+    )
+    return Reason(code="answer-too-late", text=text, rule="answer-time")
 
 
 def _speed_words(speed: Speed) -> str:

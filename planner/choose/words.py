@@ -1,6 +1,7 @@
-"""Why the winner won and what each alternative trades, in words with numbers; ranks nothing.
+"""Why the winner won, which rule decided against each other one, and what was traded, in words with numbers.
 
-Because a score is a product of factors, "what decided?" has an exact answer: the factor with the largest ratio.
+It ranks nothing. Because a score is a product of factors plus a credit, "what decided?" has an exact answer: the part
+with the largest difference in points.
 """
 
 import math
@@ -9,12 +10,16 @@ from collections.abc import Mapping
 import msgspec
 
 from planner.choose.evaluation import Considered, Evaluation
+from planner.choose.policy import FEW_BITS
 from planner.choose.verdict import speed_reason
 from planner.types.model import Model
-from planner.types.plan import Candidate, Goal, Reason
-from planner.units import count, gib, percent, rate
+from planner.types.plan import Candidate, Index, Reason, ReasonCode, Rule
+from planner.units import duration, gib, percent, rate
 
 __all__ = ["decided_by", "explain"]
+
+_NOTABLE = 1.05
+"""Measured speeds repeat no better than this."""
 
 
 def explain(evaluation: Evaluation, models: Mapping[str, Model]) -> Evaluation:
@@ -23,16 +28,89 @@ def explain(evaluation: Evaluation, models: Mapping[str, Model]) -> Evaluation:
         return evaluation
     winner, others = evaluation.ranked[0], evaluation.ranked[1:]
     told = msgspec.structs.replace(winner, reasons=_winner_reasons(evaluation, models))
-    return msgspec.structs.replace(
-        evaluation,
-        ranked=(told, *(_against(evaluation, winner, other) for other in others)),
-        trade_offs=tuple(
-            msgspec.structs.replace(
-                option, reasons=(_trade_off(winner, option), speed_reason(evaluation.goal, option.speed))
-            )
-            for option in evaluation.trade_offs
-        ),
+    ranked = (told, *(_against(evaluation, winner, other) for other in others))
+    trade_offs = tuple(
+        msgspec.structs.replace(
+            option, reasons=(_trade_off(winner, option), speed_reason(evaluation.goal, option.speed))
+        )
+        for option in evaluation.trade_offs
     )
+    pareto = tuple(_on_the_front(winner, each) for each in evaluation.pareto)
+    return msgspec.structs.replace(
+        evaluation, ranked=ranked, trade_offs=trade_offs, pareto=pareto, trade_off=_sentence(evaluation, winner)
+    )
+
+
+def decided_by(winner: Considered, loser: Considered) -> Reason:
+    """The rule that put the winner ahead of the loser, in words with both numbers."""
+    gains = _gains(winner, loser)
+    name = max(gains, key=lambda part: gains[part])
+    lead = f"{loser.score:.1f} points against {winner.score:.1f}"
+    return _reason(name, winner, loser, lead)
+
+
+def _gains(winner: Considered, loser: Considered) -> dict[str, float]:
+    """By how many points, about, each part of the score favours the winner."""
+    level = (math.prod(winner.factors) + math.prod(loser.factors)) / 2
+    pairs = {name: (getattr(winner.factors, name), getattr(loser.factors, name)) for name in winner.factors._fields}
+    gains = {name: level * math.log(max(mine, 1e-9) / max(theirs, 1e-9)) for name, (mine, theirs) in pairs.items()}
+    return {**gains, "credit": winner.credit - loser.credit}
+
+
+_CODES: dict[str, ReasonCode] = {
+    "capability": "more-capable",
+    "retention": "less-loss",
+    "context": "trade-off",
+    "cache": "trade-off",
+    "credit": "meets-speed",
+}
+
+
+def _reason(part: str, winner: Considered, loser: Considered, lead: str) -> Reason:
+    who, whom = _name(winner), _name(loser)
+    if part == "credit":
+        return _credit_reason(winner, loser, lead)
+    if part == "capability":
+        text = f"the index of {who} is higher, {_span(winner.index)} against {_span(loser.index)}"
+        return Reason(code="lower-rank", text=f"{lead}: {text}", rule="index")
+    if part == "retention":
+        kept, keeps = percent(loser.factors.retention), percent(winner.factors.retention)
+        few = loser.bits_per_weight < FEW_BITS
+        bits = f" ({loser.bits_per_weight:.1f} bits per weight)" if few else ""
+        text = f"{whom}{bits} keeps {kept} of its index, {who} keeps {keeps}"
+        return Reason(code="lower-rank", text=f"{lead}: {text}", rule="few-bits" if few else "index")
+    text = f"{who} holds a longer context" if part == "context" else f"{who} needs no smaller cache type"
+    return Reason(code="lower-rank", text=f"{lead}: {text}", rule="context")
+
+
+def _credit_reason(winner: Considered, loser: Considered, lead: str) -> Reason:
+    apart = f"{_span(winner.index)} and {_span(loser.index)}"
+    if _waits_less(winner, loser):
+        text = (
+            f"the indices overlap ({apart}), and {_name(winner)} answers in {_wait(winner)} "
+            f"where it takes {_wait(loser)}"
+        )
+        return Reason(code="lower-rank", text=f"{lead}: {text}", rule="equal-so-faster")
+    text = f"the indices overlap ({apart}), and {_name(winner)} leaves {gib(winner.headroom_bytes)} free"
+    return Reason(code="lower-rank", text=f"{lead}: {text}", rule="equal-so-roomier")
+
+
+def _waits_less(winner: Considered, loser: Considered) -> bool:
+    mine, theirs = winner.answer_seconds, loser.answer_seconds
+    return mine is not None and theirs is not None and mine * _NOTABLE < theirs
+
+
+def _wait(entry: Considered) -> str:
+    thinking = ", thinking included" if entry.thinking else ""
+    return "an unknown time" if entry.answer_seconds is None else f"{duration(entry.answer_seconds)}{thinking}"
+
+
+def _name(entry: Considered) -> str:
+    return f"{entry.model} {entry.quantization}"
+
+
+def _span(index: Index) -> str:
+    return f"{index.value:.0f} ({index.low:.0f} to {index.high:.0f})"
 
 
 def _winner_reasons(evaluation: Evaluation, models: Mapping[str, Model]) -> tuple[Reason, ...]:
@@ -40,117 +118,132 @@ def _winner_reasons(evaluation: Evaluation, models: Mapping[str, Model]) -> tupl
     own = _entry(evaluation, winner)
     reasons = []
     if own is not None:
-        reasons.append(Reason(code="best", text=_score_words(own, models[winner.model])))
+        reasons.append(Reason(code="best", text=_score_words(own), rule="index"))
         if len(evaluation.ranked) > 1:
             second = _entry(evaluation, evaluation.ranked[1])
             if second is not None:
                 reasons.append(_ahead(own, second))
         reasons.append(own.reason)
     reasons.append(speed_reason(evaluation.goal, winner.speed))
-    reasons.extend(_settings_words(evaluation.goal, winner, models[winner.model]))
+    reasons.extend(_settings_words(evaluation, winner, models[winner.model]))
     return tuple(reasons)
 
 
-def _score_words(entry: Considered, model: Model) -> str:
-    made = entry.factors
-    words = [f"{count(round(made.parameters))} effective parameters"]
-    if model.parameters_active < model.parameters:
-        words = [f"{words[0]} (a mixture, {count(model.parameters)} of which {count(model.parameters_active)} active)"]
-    named = (
-        ("generation", made.generation),
-        ("use", made.use),
-        ("kept after quantization", made.loss),
-        ("context", made.context),
-        ("cache type", made.cache),
+_ORIGINS = {
+    "measured": "from published scores of this model",
+    "related": "from published scores of its siblings",
+    "inferred": "inferred from its size and generation",
+}
+
+
+def _score_words(entry: Considered) -> str:
+    index = entry.index
+    mode = "thinking" if entry.thinking else "without thinking"
+    words = (
+        f"best score of all that fit and are fast enough: {index.group} index {_span(index)} {mode}, "
+        f"{_ORIGINS[index.origin]}; {entry.quantization} keeps {percent(index.retention)} of {index.capability:.0f}"
     )
-    words += [f"{value:.2f} ({name})" for name, value in named if not math.isclose(value, 1.0, abs_tol=0.005)]
-    return f"highest score of all that fit and are fast enough: {' × '.join(words)} = {count(round(entry.score))}"
+    if entry.answer_seconds is not None:
+        words += f"; a typical answer takes {duration(entry.answer_seconds)}"
+    return words
 
 
-def _settings_words(goal: Goal, winner: Candidate, model: Model) -> list[Reason]:
-    words = []
-    settings = winner.settings
+def _ahead(winner: Considered, second: Considered) -> Reason:
+    gains = _gains(winner, second)
+    part = max(gains, key=lambda each: gains[each])
+    told = _reason(part, winner, second, f"ahead of {_name(second)}, {second.score:.1f} against {winner.score:.1f}")
+    return Reason(code=_CODES[part], text=told.text, rule=told.rule)
+
+
+def _settings_words(evaluation: Evaluation, winner: Candidate, model: Model) -> list[Reason]:
+    words: list[tuple[str, Rule | None]] = []
+    goal, settings = evaluation.goal, winner.settings
     context = settings.context_tokens // settings.parallel
     if context > model.context_native:
-        words.append(
+        sentence = (
             f"{context} tokens exceed the native context of {model.context_native}: the model needs YaRN for that "
             "(--rope-scaling yarn), which this plan does not apply"
         )
+        words.append((sentence, "context"))
     if settings.load_mode == "none" and any(row.weights_repacked_bytes for row in winner.memory):
         twice = sum(row.weights_repacked_bytes for row in winner.memory)
-        words.append(
+        sentence = (
             f"load mode none: the engine repacks {gib(twice)} of the weights, and mapping the file would hold them "
             "twice; the price is a slower start"
         )
+        words.append((sentence, "memory"))
     if settings.cache_type_k != "f16" and goal.cache_type is None:
-        words.append(f"the cache is {settings.cache_type_k}: with f16 this context does not fit")
+        words.append((f"the cache is {settings.cache_type_k}: with f16 this context does not fit", "context"))
     if settings.cpu_moe_layers:
-        words.append(f"the experts of {settings.cpu_moe_layers} layers stay on the CPU, the rest is on the GPU")
+        words.append(
+            (f"the experts of {settings.cpu_moe_layers} layers stay on the CPU, the rest is on the GPU", "memory")
+        )
     elif settings.gpu_layers > 0:
-        words.append(f"{settings.gpu_layers} layers are on the GPU, the rest stays on the CPU")
-    return [Reason(code="trade-off", text=text) for text in words]
+        words.append((f"{settings.gpu_layers} layers are on the GPU, the rest stays on the CPU", "memory"))
+    return [Reason(code="trade-off", text=text, rule=rule) for text, rule in words]
 
 
 def _against(evaluation: Evaluation, winner: Candidate, other: Candidate) -> Candidate:
     own, entry = _entry(evaluation, winner), _entry(evaluation, other)
     if own is None or entry is None:
         return other
-    lost = Reason(code="lower-rank", text=decided_by(own, entry))
-    return msgspec.structs.replace(other, reasons=(lost, entry.reason, speed_reason(evaluation.goal, other.speed)))
+    return msgspec.structs.replace(
+        other, reasons=(decided_by(own, entry), entry.reason, speed_reason(evaluation.goal, other.speed))
+    )
 
 
 def _entry(evaluation: Evaluation, candidate: Candidate) -> Considered | None:
-    """What was noted about a candidate; the load mode and a longer context do not count, they change no factor."""
+    """What was noted about a candidate."""
     same = [
         entry
         for entry in evaluation.considered
-        if entry.model == candidate.model
-        and entry.quantization == candidate.quantization
-        and math.isclose(entry.score, candidate.score)
+        if (entry.model, entry.quantization) == (candidate.model, candidate.quantization)
+        and entry.settings == candidate.settings
     ]
-    return max(same, key=lambda entry: entry.utility, default=None)
+    return max(same, key=lambda entry: entry.score, default=None)
 
 
-def decided_by(winner: Considered, loser: Considered) -> str:
-    """In words, the factor that put the winner ahead of the loser, with both numbers."""
-    gains = _gains(winner, loser)
-    name = max(gains, key=lambda factor: gains[factor])
-    lead = f"{count(round(loser.utility))} against {count(round(winner.utility))} (score times speed)"
-    return f"{lead}: {_factor_words(name, winner, loser)}"
+# --- What was traded --------------------------------------------------------------------------------------------------
 
 
-def _gains(winner: Considered, loser: Considered) -> dict[str, float]:
-    """By how much, as a logarithm, each factor favours the winner."""
-    pairs = {name: (getattr(winner.factors, name), getattr(loser.factors, name)) for name in winner.factors._fields}
-    pairs["speed"] = (winner.utility / winner.score, loser.utility / loser.score)
-    return {name: math.log(max(mine, 1e-300) / max(theirs, 1e-300)) for name, (mine, theirs) in pairs.items()}
+def _sentence(evaluation: Evaluation, winner: Candidate) -> str:
+    """The trade-off of the choice in one sentence, against the best index or else the faster ones on the front."""
+    best = evaluation.pareto[0] if evaluation.pareto else winner
+    if _value(best) > _value(winner) + 0.5:
+        lost = _value(best) - _value(winner)
+        within = "less than can be told apart" if lost <= evaluation.margin else "more than the doubt about it"
+        return (
+            f"It gives up {lost:.1f} points of index against {best.model} {best.quantization}, {within}, "
+            f"for {_gained(winner, best)}."
+        )
+    faster = [each for each in evaluation.pareto if _speed(each) > _NOTABLE * _speed(winner) > 0]
+    if not faster:
+        return "Nothing else that was worked out here is better in quality or in speed."
+    other = max(faster, key=lambda each: (each.score, _speed(each)))
+    return (
+        f"Nothing that runs here has a clearly higher index; {other.model} {other.quantization} would be "
+        f"{_speed(other) / _speed(winner):.1f} times as fast for {_value(winner) - _value(other):.1f} points less."
+    )
 
 
-def _factor_words(name: str, winner: Considered, loser: Considered) -> str:
-    mine = getattr(winner.factors, name, 0.0)
-    theirs = getattr(loser.factors, name, 0.0)
-    who = f"{winner.model} {winner.quantization}"
-    words = {
-        "parameters": f"{who} is larger ({count(round(mine))} against {count(round(theirs))} effective parameters)",
-        "generation": f"{winner.model} is of a newer generation, which counts {mine / max(theirs, 1e-300):.1f} times",
-        "use": f"{winner.model} suits the use better, which counts {mine / max(theirs, 1e-300):.1f} times",
-        "loss": f"{loser.quantization} keeps {percent(theirs)} of its quality, {who} {percent(mine)}",
-        "context": f"{who} holds a longer context",
-        "cache": f"{who} needs no smaller cache type",
-        "speed": f"{who} is faster ({rate(winner.tokens_per_s)} against {rate(loser.tokens_per_s)} tokens/s)",
-    }
-    return words[name]
+def _gained(winner: Candidate, best: Candidate) -> str:
+    gains = []
+    if _speed(winner) > _NOTABLE * _speed(best) > 0:
+        gains.append(f"{_speed(winner) / _speed(best):.1f} times the speed")
+    saved = _memory(best) - _memory(winner)
+    if saved > 0:
+        gains.append(f"{gib(saved)} less memory")
+    if winner.answer_seconds is not None and best.answer_seconds is not None:
+        earlier = best.answer_seconds - winner.answer_seconds
+        if earlier > 1:
+            gains.append(f"an answer {duration(earlier)} earlier")
+    return " and ".join(gains) or "an index that is surer"
 
 
-def _ahead(winner: Considered, second: Considered) -> Reason:
-    gains = _gains(winner, second)
-    name = max(gains, key=lambda factor: gains[factor])
-    text = f"ahead of {second.model} {second.quantization}: {_factor_words(name, winner, second)}"
-    if name == "generation":
-        return Reason(code="newer-generation", text=text)
-    if name == "loss":
-        return Reason(code="less-loss", text=text)
-    return Reason(code="meets-speed" if name == "speed" else "more-capable", text=text)
+def _on_the_front(winner: Candidate, each: Candidate) -> Candidate:
+    if (each.model, each.quantization, each.settings) == (winner.model, winner.quantization, winner.settings):
+        return each
+    return msgspec.structs.replace(each, reasons=(_trade_off(winner, each),))
 
 
 def _trade_off(winner: Candidate, option: Candidate) -> Reason:
@@ -158,17 +251,26 @@ def _trade_off(winner: Candidate, option: Candidate) -> Reason:
     if option.settings.context_tokens != winner.settings.context_tokens:
         longer = option.settings.context_tokens > winner.settings.context_tokens
         words.append(f"{'longer' if longer else 'shorter'} context of {option.settings.context_tokens} tokens")
-    if not math.isclose(option.score, winner.score):
-        words.append(f"{'better' if option.score > winner.score else 'lower'} quality")
-    mine, theirs = winner.speed.generate, option.speed.generate
-    if (
-        mine is not None
-        and theirs is not None
-        and not math.isclose(mine.tokens_per_s, theirs.tokens_per_s, rel_tol=0.01)
-    ):
-        faster = theirs.tokens_per_s > mine.tokens_per_s
-        words.append(f"{'faster' if faster else 'slower'} ({rate(theirs.tokens_per_s)} tokens/s)")
-    saved = sum(row.total_bytes for row in winner.memory) - sum(row.total_bytes for row in option.memory)
+    points = _value(option) - _value(winner)
+    if abs(points) >= 0.05:
+        words.append(f"{abs(points):.1f} points of index {'more' if points > 0 else 'less'}")
+    mine, theirs = _speed(winner), _speed(option)
+    if mine > 0 and theirs > 0 and not math.isclose(mine, theirs, rel_tol=0.01):
+        words.append(f"{'faster' if theirs > mine else 'slower'} ({rate(theirs)} tokens/s)")
+    saved = _memory(winner) - _memory(option)
     if saved:
         words.append(f"{gib(abs(saved))} {'less' if saved > 0 else 'more'} memory")
     return Reason(code="trade-off", text=", ".join(words) or "the same cost")
+
+
+def _value(candidate: Candidate) -> float:
+    return candidate.index.value if candidate.index is not None else 0.0
+
+
+def _speed(candidate: Candidate) -> float:
+    generate = candidate.speed.generate
+    return generate.tokens_per_s if generate is not None else 0.0
+
+
+def _memory(candidate: Candidate) -> int:
+    return sum(row.total_bytes for row in candidate.memory)

@@ -41,17 +41,15 @@ def command(
 ) -> int:
     """Show the memory that one model needs, buffer by buffer.
 
-    MODEL is a name from "planner models", or MODEL:QUANT.
+    MODEL is a name from "planner models", MODEL:QUANT, or files: hf:owner/repo[:QUANT], ms:owner/repo[:QUANT], an https
+    address, a .gguf file or a folder. Of files only the header is read.
     """
     from planner import workflow
     from planner.cli import output
 
     check_context(context, parallel)
-    name, _, after = model.partition(":")
-    if after and quant is not None:
-        raise click.UsageError(f"{model} names a quantization already; leave out --quant")
     given = {
-        "quantization": quant or after.upper() or None,
+        "quantization": quant,
         "context_tokens": context,
         "parallel": parallel,
         "cache_type_k": kv_type,
@@ -62,7 +60,7 @@ def command(
 
     # What was not asked for is left out, so that the defaults live in one place, the request itself.
     asked = {key: value for key, value in given.items() if value is not None}
-    candidate = workflow.estimate(msgspec.convert({"model": name, **asked}, workflow.EstimateRequest))
+    candidate = workflow.estimate(msgspec.convert({"model": model, **asked}, workflow.EstimateRequest))
     if as_json:
         output.print_json(candidate)
     else:

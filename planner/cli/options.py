@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from planner.cli.values import CACHE_TYPES, LOAD_MODES, MOST_TOKENS, USES, size_bytes, tokens, tokens_per_s
+from planner.cli.values import (
+    CACHE_TYPES,
+    LOAD_MODES,
+    MOST_TOKENS,
+    USES,
+    language_code,
+    size_bytes,
+    tokens,
+    tokens_per_s,
+)
 
 if TYPE_CHECKING:
     from planner.types.plan import Use
@@ -91,11 +100,26 @@ def goal_options(function: Command) -> Command:
             help="Tokens per second below which a model is too slow.  [8]",
         ),
         click.option(
+            "--max-answer-seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="S",
+            help="Longest wait for a typical answer, thinking included.  [by use: chat 90, code 900, reasoning 1800, "
+            "documents 600]",
+        ),
+        click.option(
+            "--language",
+            "languages",
+            metavar="CODE",
+            multiple=True,
+            type=language_code,
+            help="A language that the model must speak, such as ar; may be given again.",
+        ),
+        click.option(
             "--family",
             "families",
             metavar="NAME",
             multiple=True,
-            help="Only models of this family; may be given again.  [Qwen and DeepSeek]",
+            help="Only models of this family (all: of every family); may be given again.  [Qwen and DeepSeek]",
         ),
         click.option(
             "--license",
@@ -133,6 +157,8 @@ def _with_goal(function: Command) -> Command:
         kv_type: str | None,
         load_mode: str | None,
         min_speed: float,
+        max_answer_seconds: float | None,
+        languages: tuple[str, ...],
         families: tuple[str, ...],
         license_: str | None,
         reserve: int | None,
@@ -147,6 +173,8 @@ def _with_goal(function: Command) -> Command:
             context_tokens=context,
             parallel=parallel or 1,
             min_tokens_per_s=min_speed,
+            max_answer_seconds=max_answer_seconds,
+            languages=languages,
             families=families,
             commercial_license=license_ == "commercial",
             cache_type=cast("CacheType | None", kv_type),

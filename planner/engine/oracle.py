@@ -91,7 +91,12 @@ class Oracle:
         return not self._cpu_only and any(device.kind in ("gpu", "igpu") for device in self.system().devices)
 
     def typed_layout(self, shape_key: str, layout: LayoutSource, quantization: Quantization) -> Layout:
-        """The layout with every tensor's type and the file order that ``llama-quantize`` gives it."""
+        """The layout with every tensor's type and the file order that ``llama-quantize`` gives it.
+
+        A layout that was read from a file's header has its types already (``quantization.ftype`` is ``None``).
+        """
+        if quantization.ftype is None:
+            return layout()
         names, types = self._types(shape_key, layout, quantization)
         source = layout()
         by_name = {tensor.name: tensor for tensor in source.tensors}

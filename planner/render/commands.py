@@ -4,9 +4,12 @@ A context beyond what the GGUF says the model was trained for needs YaRN switche
 it llama-server starts, says one line in its log and cuts every slot back to the training context.
 """
 
+import shlex
+
 from planner import units
 from planner.render.llama_cpp_python import snippet
 from planner.render.llama_server import argv, environment
+from planner.types.artifact import Artifact
 from planner.types.model import Model
 from planner.types.plan import Candidate, Commands
 
@@ -19,7 +22,13 @@ def commands(candidate: Candidate, model: Model) -> Commands:
     offload = offloads(candidate)
     stretch = yarn(candidate, model)
     return Commands(
-        llama_server=argv(candidate.settings, weights_file=file, offload=offload, yarn=stretch),
+        llama_server=argv(
+            candidate.settings,
+            weights_file=file,
+            offload=offload,
+            yarn=stretch,
+            reasoning=candidate.thinking if model.thinking == "hybrid" else None,
+        ),
         environment=environment(candidate.settings),
         llama_cpp_python=snippet(candidate.settings, weights_file=file, offload=offload, yarn=stretch),
         weights_hint=_weights_hint(candidate, model, file),
@@ -27,7 +36,13 @@ def commands(candidate: Candidate, model: Model) -> Commands:
 
 
 def weights_file(candidate: Candidate, model: Model) -> str:
-    """The file name that uploaders give such a GGUF: ``Qwen3-8B-Q4_K_M.gguf``."""
+    """Where the first file of the weights is, or will be: its path here, its name in the repository.
+
+    For a model of the catalogue it is the name that uploaders give such a GGUF: ``Qwen3-8B-Q4_K_M.gguf``.
+    """
+    if candidate.artifact is not None and candidate.artifact.parts:
+        first = candidate.artifact.parts[0]
+        return first.local_path or first.path.rsplit("/", 1)[-1]
     name = model.hf_repo.rsplit("/", 1)[-1] if model.hf_repo else model.name.replace(" ", "-").replace("/", "-")
     return f"{name}-{candidate.quantization}.gguf"
 
@@ -51,6 +66,8 @@ def yarn(candidate: Candidate, model: Model) -> tuple[int, int] | None:
 
 
 def _weights_hint(candidate: Candidate, model: Model, file: str) -> str:
+    if candidate.artifact is not None:
+        return _file_hint(candidate.artifact)
     size = units.gib(candidate.file_bytes)
     name = file.removesuffix(f"-{candidate.quantization}.gguf")
     if model.hf_repo is None:
@@ -59,3 +76,17 @@ def _weights_hint(candidate: Candidate, model: Model, file: str) -> str:
         f"{file} ({size}): search Hugging Face for {name}-GGUF and take the {candidate.quantization} file, or make it "
         f"from {model.hf_repo} with llama.cpp's convert_hf_to_gguf.py and llama-quantize"
     )
+
+
+def _file_hint(artifact: Artifact) -> str:
+    """How to get these very files: with the hub's own tool, pinned to the commit that was read."""
+    paths = [part.path for part in artifact.parts]
+    if artifact.on_disk:
+        return f"{artifact.parts[0].local_path} is here already"
+    if artifact.hub == "url":
+        return "; ".join(f"curl -fLO {shlex.quote(part.url)}" for part in artifact.parts if part.url)
+    names = " ".join(map(shlex.quote, paths))
+    if artifact.hub == "ms":
+        return f"modelscope download --model {artifact.repo} {names} --local_dir ."
+    pinned = f" --revision {artifact.commit}" if artifact.commit else ""
+    return f"hf download {artifact.repo} {names}{pinned} --local-dir ."

@@ -16,17 +16,24 @@ __all__ = ["argv", "environment", "shell_lines"]
 
 
 def argv(
-    settings: Settings, *, weights_file: str, offload: bool, yarn: tuple[int, int] | None = None
+    settings: Settings,
+    *,
+    weights_file: str,
+    offload: bool,
+    yarn: tuple[int, int] | None = None,
+    reasoning: bool | None = None,
 ) -> tuple[str, ...]:
     """The argv of ``llama-server`` for these settings and this GGUF file.
 
     ``offload`` says whether a GPU takes part; without it ``--device none`` keeps a build that has one to the CPU, as
     planned. ``yarn`` is the scale and the original context where the model must be stretched to reach the planned one.
+    ``reasoning`` switches the thinking of a hybrid model on or off; ``None`` leaves it to the template.
     """
     return (
         "llama-server",
         *("--model", weights_file),
         *_context(settings, yarn),
+        *(() if reasoning is None else ("--reasoning", "on" if reasoning else "off")),
         *_loading(settings),
         *(_gpu(settings) if offload else ("--device", "none")),
         *("--threads", str(settings.threads), "--threads-batch", str(settings.threads_batch)),

@@ -5,8 +5,7 @@ have to change.
 """
 
 from planner import units
-from planner.render.comparison import better_at
-from planner.render.layout import INDENT, bullets, columns, paragraph, section
+from planner.render.layout import INDENT, bullets, columns, facts, paragraph, section
 from planner.render.llama_server import shell_lines
 from planner.render.rejected import rejected_lines
 from planner.render.style import PLAIN, WIDTH, Style
@@ -19,7 +18,7 @@ _USES = {"chat": "chat", "code": "writing code", "reasoning": "reasoning", "docu
 
 
 def plan_text(plan: Plan, style: Style = PLAIN) -> str:
-    """The whole plan: answer, machine, choice, memory, speed, why, runners-up, rejected, warnings, next steps."""
+    """The whole plan: answer, machine, choice, memory, speed, why, trade-offs, rejected, warnings, next steps."""
     lines = [style.heading(line) for line in paragraph(_answer(plan), indent="")]
     lines += [*paragraph(f"You asked for {goal_words(plan.goal)}.", indent=""), ""]
     machine = [line for fact in machine_lines(plan.machine, style) for line in paragraph(fact)]
@@ -29,7 +28,7 @@ def plan_text(plan: Plan, style: Style = PLAIN) -> str:
     if plan.chosen is not None:
         lines += _chosen(plan.chosen, style)
     lines += section("Why", bullets(_why(plan), style), style)
-    lines += section("Runners-up", _runners_up(plan, style), style)
+    lines += section("Trade-offs", _trade_offs(plan, style), style)
     lines += section("Rejected", rejected_lines(plan.rejected, style), style)
     lines += section(style.warn("Warnings"), bullets(plan.warnings, style), style)
     lines += _next(plan, style)
@@ -44,7 +43,9 @@ def goal_words(goal: Goal) -> str:
         per_sequence,
         f"{goal.parallel} sequences at a time" if goal.parallel > 1 else None,
         f"at least {units.rate(goal.min_tokens_per_s)} tokens/s",
-        f"of {', '.join(goal.families)}" if goal.families else None,
+        None if goal.max_answer_seconds is None else f"an answer within {units.duration(goal.max_answer_seconds)}",
+        f"that speaks {', '.join(goal.languages)}" if goal.languages else None,
+        f"of {', '.join(goal.families)}" if goal.families not in {(), ("all",)} else None,
         "a licence for commercial use" if goal.commercial_license else None,
         f"model {goal.model}" if goal.model else None,
         f"quantization {goal.quantization}" if goal.quantization else None,
@@ -61,18 +62,38 @@ def _answer(plan: Plan) -> str:
         where = "this machine" if plan.machine.kind == "detected" else plan.machine.name
         return f"Nothing meets the goal on {where}."
     speed = chosen.speed.generate
+    mode = ", thinking," if chosen.thinking else ""
     pace = "" if speed is None else f" at about {units.rate(speed.tokens_per_s)} tokens per second"
-    return f"Run {chosen.model} in {chosen.quantization}{pace}."
+    return f"Run {chosen.model} in {chosen.quantization}{mode if pace else mode.rstrip(',')}{pace}."
 
 
 def _chosen(chosen: Candidate, style: Style) -> list[str]:
     what = f"{chosen.model}, quantization {chosen.quantization}, {units.gib(chosen.file_bytes)} of weights"
-    choice = [line for fact in (what, *settings_lines(chosen.settings, style)) for line in paragraph(fact)]
+    told = (what, *_quality(chosen, style), *settings_lines(chosen.settings, style))
+    choice = [line for fact in told for line in paragraph(fact)]
     return [
         *section("Choice", choice, style),
         *section("Memory", memory_lines(chosen.memory, style), style),
         *section("Speed", _speeds(chosen, style), style),
     ]
+
+
+def _quality(chosen: Candidate, style: Style) -> tuple[str, ...]:
+    """The index with its interval, the mode it holds for, and how long a typical answer takes."""
+    index = chosen.index
+    if index is None:
+        return ()
+    words = facts(
+        [
+            f"{index.group} index {index.value:.0f} of 100 ({index.low:.0f}{style.dash}{index.high:.0f})",
+            "thinking before it answers" if chosen.thinking else "answers without thinking",
+            None
+            if chosen.answer_seconds is None
+            else f"a typical answer in about {units.duration(chosen.answer_seconds)}",
+        ],
+        style,
+    )
+    return (words,)
 
 
 def _speeds(chosen: Candidate, style: Style) -> list[str]:
@@ -94,27 +115,33 @@ def _why(plan: Plan) -> list[str]:
     return [reason.text for reason in reasons]
 
 
-def _runners_up(plan: Plan, style: Style) -> list[str]:
-    if not plan.alternatives:
-        return []
-    rows = [_runner_up(candidate, plan.chosen, style) for candidate in plan.alternatives]
-    header = ("model", "quantization", "context", "memory", "tokens/s", "better at")
-    return columns(header, rows, right=(2, 3, 4))
+def _trade_offs(plan: Plan, style: Style) -> list[str]:
+    """The sentence, then quality against speed and memory: each line is beaten by no other in all three."""
+    told = paragraph(plan.trade_off) if plan.trade_off else []
+    if len(plan.pareto) < 2:
+        return told
+    rows = [_point(candidate, plan.chosen, style) for candidate in plan.pareto]
+    header = ("", "model", "quantization", "index", "interval", "tokens/s", "answer", "memory")
+    table = columns(header, rows, right=(3, 5, 6, 7))
+    return [*told, "", *table] if told else table
 
 
-def _runner_up(candidate: Candidate, chosen: Candidate | None, style: Style) -> tuple[str, ...]:
-    speed = candidate.speed.generate
+def _point(candidate: Candidate, chosen: Candidate | None, style: Style) -> tuple[str, ...]:
+    speed, index = candidate.speed.generate, candidate.index
     pace = "unknown" if speed is None else units.rate(speed.tokens_per_s)
     if speed is not None and speed.origin != "measured":
         # A number that was not measured must not look like one that was.
         pace = f"{'≈' if style.unicode else '~'}{pace}"
+    same = chosen is not None and (candidate.model, candidate.quantization) == (chosen.model, chosen.quantization)
     return (
+        ("→" if style.unicode else ">") if same else "",
         candidate.model,
         candidate.quantization,
-        tokens(candidate.settings.context_tokens),
-        units.gib(sum(memory.total_bytes for memory in candidate.memory)),
+        "" if index is None else f"{index.value:.0f}",
+        "" if index is None else f"{index.low:.0f}{style.dash}{index.high:.0f}",
         pace,
-        better_at(candidate, chosen),
+        "" if candidate.answer_seconds is None else units.duration(candidate.answer_seconds),
+        units.gib(sum(memory.total_bytes for memory in candidate.memory)),
     )
 
 

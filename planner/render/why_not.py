@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from planner.choose.policy import RULES
 from planner.render.layout import INDENT, paragraph, section
 from planner.render.style import PLAIN, Style
 from planner.render.text import finish, memory_lines, settings_lines, speed_words
@@ -44,10 +45,15 @@ def why_not_text(answer: Answer, style: Style = PLAIN) -> str:
     else:
         title = f"{name} is not the choice; {answer.chosen} is."
     lines = [style.heading(line) for line in paragraph(title, indent="")]
-    lines += [*paragraph(answer.reason.text), ""]
+    lines += [*paragraph(answer.reason.text), *_rule(answer.reason), ""]
     if answer.candidate is not None:
         lines += _numbers(answer.candidate, style)
     return finish(lines)
+
+
+def _rule(reason: Reason) -> list[str]:
+    """The rule that decided, by name and in a sentence."""
+    return [] if reason.rule is None else paragraph(f"Rule {reason.rule}: {RULES[reason.rule]}.")
 
 
 def _numbers(candidate: Candidate, style: Style) -> list[str]:

@@ -149,12 +149,13 @@ class KnownModel(Record, frozen=True, kw_only=True):
 class Quantization(Record, frozen=True, kw_only=True):
     """A recipe that ``llama_model_quantize`` offers (``Q4_K_M``), with a published measure of what it loses.
 
-    ``kld`` is the mean Kullback–Leibler divergence against the unquantized model on the reference model named in
-    ``kld_source``; ``None`` where nobody published one.
+    ``ftype`` is the recipe's number; ``None`` says that a file's own header tells the type of each tensor. ``kld`` is
+    the mean Kullback–Leibler divergence against the unquantized model on the reference model named in ``kld_source``;
+    ``None`` where nobody published one.
     """
 
     name: str
-    ftype: int
+    ftype: int | None
     bits_per_weight: float
     kld: float | None
     kld_source: str | None

@@ -3,8 +3,10 @@
 from typing import Literal
 
 from planner.types import Report
+from planner.types.artifact import Artifact
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, Origin
+from planner.types.quality import TaskGroup
 from planner.types.settings import CacheType, LoadMode, Settings
 
 __all__ = [
@@ -12,10 +14,12 @@ __all__ = [
     "Commands",
     "DeviceMemory",
     "Goal",
+    "Index",
     "Plan",
     "Reason",
     "ReasonCode",
     "Rejected",
+    "Rule",
     "Speed",
     "Speeds",
     "Use",
@@ -29,9 +33,11 @@ ReasonCode = Literal[
     "context-too-long",
     "licence",
     "family",
+    "language",
     "not-for-this-use",
     "too-big",
     "too-slow",
+    "answer-too-late",
     "lower-rank",
     "same-model-better-quantization",
     "same-quality-better-settings",
@@ -45,6 +51,24 @@ ReasonCode = Literal[
 ]
 
 
+Rule = Literal[
+    "index",
+    "equal-so-faster",
+    "equal-so-roomier",
+    "answer-time",
+    "speed-floor",
+    "few-bits",
+    "context",
+    "language",
+    "licence",
+    "family",
+    "memory",
+    "engine",
+    "same-model",
+]
+"""The rules of the policy by name; ``choose.policy.RULES`` says each in a sentence."""
+
+
 class Goal(Report, frozen=True, kw_only=True):
     """What the user asked for.
 
@@ -56,6 +80,8 @@ class Goal(Report, frozen=True, kw_only=True):
     context_tokens: int | None = None
     parallel: int = 1
     min_tokens_per_s: float = 8.0
+    max_answer_seconds: float | None = None
+    languages: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     commercial_license: bool = False
     model: str | None = None
@@ -66,10 +92,27 @@ class Goal(Report, frozen=True, kw_only=True):
 
 
 class Reason(Report, frozen=True, kw_only=True):
-    """Why: a code for programs, a sentence for people."""
+    """Why: a code for programs, a sentence for people, and the rule of the policy that decided, where one did."""
 
     code: ReasonCode
     text: str
+    rule: Rule | None = None
+
+
+class Index(Report, frozen=True, kw_only=True):
+    """How capable a candidate is: capability index times what its quantization keeps, 0 to 100, with 80 % interval.
+
+    ``capability`` is the model's own index before quantization and ``retention`` the share that is kept. ``origin``
+    says what stands behind the capability (see :class:`planner.types.quality.Capability`).
+    """
+
+    value: float
+    low: float
+    high: float
+    group: TaskGroup
+    capability: float
+    retention: float
+    origin: Literal["measured", "related", "inferred"]
 
 
 class DeviceMemory(Report, frozen=True, kw_only=True):
@@ -127,8 +170,10 @@ class Speeds(Report, frozen=True, kw_only=True):
 class Candidate(Report, frozen=True, kw_only=True):
     """One model × quantization × settings with what it costs and why it stands where it stands.
 
-    ``file_bytes`` is the size of the weights (tokenizer aside). ``score`` orders candidates; its unit is
-    "effective parameters" (see ``choose.policy``).
+    ``file_bytes`` is the size of the weights (tokenizer aside). ``score`` orders candidates: points of the capability
+    index, with the credits for speed and headroom (see ``choose.policy``). ``thinking`` is the mode that was judged
+    best for the use at this speed, ``answer_seconds`` the time to a typical answer in that mode. ``artifact`` names the
+    very files, where the goal named some.
     """
 
     model: str
@@ -139,6 +184,10 @@ class Candidate(Report, frozen=True, kw_only=True):
     speed: Speeds
     verdict: Verdict
     score: float
+    index: Index | None = None
+    thinking: bool = False
+    answer_seconds: float | None = None
+    artifact: Artifact | None = None
     reasons: tuple[Reason, ...] = ()
 
 
@@ -165,7 +214,11 @@ class Commands(Report, frozen=True, kw_only=True):
 
 
 class Plan(Report, frozen=True, kw_only=True):
-    """The document that ``planner plan`` writes; ``chosen`` is ``None`` when nothing meets the goal."""
+    """The document that ``planner plan`` writes; ``chosen`` is ``None`` when nothing meets the goal.
+
+    ``pareto`` are the candidates, the chosen one among them, that nothing else which was worked out beats in quality,
+    speed and memory at once, the best index first. ``trade_off`` says in one sentence what the choice gave up for what.
+    """
 
     schema: str = "planner/plan/1"
     created_at: str
@@ -176,6 +229,8 @@ class Plan(Report, frozen=True, kw_only=True):
     chosen: Candidate | None
     alternatives: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
+    pareto: tuple[Candidate, ...] = ()
+    trade_off: str = ""
     measurements: tuple[Measurement, ...]
     commands: Commands | None
     reasons: tuple[Reason, ...]

@@ -4,9 +4,11 @@ The only room that knows all others except ``cli``. The mistake it prevents: a c
 own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
 """
 
-from planner.workflow.inspection import EstimateRequest, capture, detect, estimate, models
+from planner.workflow.inspection import capture, detect, estimate, models
 from planner.workflow.listing import Listing, ModelFilter, select, show
+from planner.workflow.measuring import measure
 from planner.workflow.planning import WhyNot, plan, why_not
+from planner.workflow.requests import EstimateRequest
 from planner.workflow.timing import Progress
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "capture",
     "detect",
     "estimate",
+    "measure",
     "models",
     "plan",
     "select",

@@ -7,9 +7,8 @@ place of a predicted one as soon as there is one.
 
 import msgspec
 
-from planner.catalogue import Catalogue
 from planner.engine.answers import Buffers, Weights
-from planner.engine.oracle import LayoutSource, Oracle
+from planner.engine.oracle import Oracle
 from planner.errors import EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
 from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
@@ -18,9 +17,10 @@ from planner.estimate.stages import active_bytes, predicted_speeds
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
-from planner.types.model import Layout, Model, Quantization
+from planner.types.model import Model, Quantization
 from planner.types.plan import DeviceMemory, Speed, Speeds
 from planner.types.settings import Settings
+from planner.workflow.sources import Sources
 
 __all__ = ["CandidateEstimator"]
 
@@ -32,20 +32,18 @@ _GENERATE, _PROMPT = "generate", "prompt"
 class CandidateEstimator:
     """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`)."""
 
-    def __init__(self, oracle: Oracle, catalogue: Catalogue, machine: Machine) -> None:
+    def __init__(self, oracle: Oracle, sources: Sources, machine: Machine) -> None:
         self._oracle = oracle
-        self._catalogue = catalogue
+        self._sources = sources
         self._machine = machine
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
-        self._keys: dict[str, str] = {}
-        self._layouts: dict[str, Layout] = {}
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
         self._calibrations: tuple[Calibration, ...] = ()
         self._aside: dict[tuple[str, str], str] = {}
 
     def __call__(self, model: Model, quantization: Quantization, settings: Settings) -> Estimate | Refusal:
         """Bytes per device and speeds, or the engine's own words when it refuses."""
-        aside = self._aside.get((self.shape_key(model), quantization.name))
+        aside = self._aside.get((self._sources.shape_key(model, quantization), quantization.name))
         if aside is not None:
             return Refusal(text=aside)
         try:
@@ -62,26 +60,10 @@ class CandidateEstimator:
             speed=self._speeds(model, quantization, settings, weights, cache_bytes),
         )
 
-    def shape_key(self, model: Model) -> str:
-        """The key under which the engine's answers about a model's shape are kept."""
-        if model.id not in self._keys:
-            self._keys[model.id] = self._catalogue.shape_key(model)
-        return self._keys[model.id]
-
-    def layout_source(self, model: Model) -> LayoutSource:
-        """Builds the model's layout when somebody really needs it, once for all models of its shape."""
-
-        def build() -> Layout:
-            key = self.shape_key(model)
-            if key not in self._layouts:
-                self._layouts[key] = self._catalogue.layout(model)
-            return self._layouts[key]
-
-        return build
-
     def weights(self, model: Model, quantization: Quantization, settings: Settings) -> Weights:
         """Where the weights go; raises :class:`EngineError` when the engine refuses."""
-        return self._oracle.weights(self.shape_key(model), self.layout_source(model), quantization, settings)
+        key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
+        return self._oracle.weights(key, source, quantization, settings)
 
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
         """Take measurements of this machine and engine build: exact where they fit, calibration for all others.
@@ -90,8 +72,10 @@ class CandidateEstimator:
         still better known than published ranges that span a factor of five.
         """
         for measurement in measurements:
-            model = self._catalogue.model(measurement.model)
-            key = (self.shape_key(model), measurement.quantization, _variant(measurement.settings))
+            named = self._known(measurement)
+            if named is None:
+                continue  # of a file that was measured once and that this run does not speak about
+            key = (self._sources.shape_key(*named), measurement.quantization, _variant(measurement.settings))
             found = self._measured.setdefault(key, [])
             # One that is kept and asked for again is still one run, not two that agree.
             if all(each.results != measurement.results for each in found):
@@ -102,9 +86,9 @@ class CandidateEstimator:
         runs = [run for each in used if (run := self._timed_run(each))]
         self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
 
-    def set_aside(self, model: Model, quantization: str, why: str) -> None:
+    def set_aside(self, model: Model, quantization: Quantization, why: str) -> None:
         """Refuse a model's shape at a quantization from now on, for the reason ``why``."""
-        self._aside[self.shape_key(model), quantization] = why
+        self._aside[self._sources.shape_key(model, quantization), quantization.name] = why
 
     def take_back(self) -> None:
         """Refuse nothing any more that was set aside."""
@@ -112,7 +96,7 @@ class CandidateEstimator:
 
     def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:
         lean = msgspec.structs.replace(settings, outputs_max=settings.parallel)
-        key, source = self.shape_key(model), self.layout_source(model)
+        key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
         both = self._oracle.buffers(key, source, [settings, lean], quantization)
         return both[0], both[1]
 
@@ -136,17 +120,29 @@ class CandidateEstimator:
         predicted = predicted_speeds(
             self._machine, model, quantization.name, settings, weights, cache_bytes, self._calibrations
         )
-        found = self._measured.get((self.shape_key(model), quantization.name, _variant(settings)), [])
+        found = self._measured.get(
+            (self._sources.shape_key(model, quantization), quantization.name, _variant(settings)), []
+        )
         for measurement in found:
             predicted = _with_measured(predicted, measurement, settings)
         return predicted
+
+    def _known(self, measurement: Measurement) -> tuple[Model, Quantization] | None:
+        """The model and quantization of a measurement, where this run knows them."""
+        model = self._sources.find(measurement.model)
+        if model is None:
+            return None
+        named = {each.name: each for each in self._sources.quantizations(model)}
+        return (model, named[measurement.quantization]) if measurement.quantization in named else None
 
     def _timed_run(self, measurement: Measurement) -> TimedRun | None:
         generate = _result(measurement, _GENERATE, 0)
         if generate is None:
             return None
-        model = self._catalogue.model(measurement.model)
-        quantization = self._catalogue.quantization(measurement.quantization)
+        known = self._known(measurement)
+        if known is None:
+            return None
+        model, quantization = known
         prompt = _result(measurement, _PROMPT, 0)
         return TimedRun(
             label=f"{model.id} {quantization.name}",

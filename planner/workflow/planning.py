@@ -19,9 +19,11 @@ from planner.errors import UsageError
 from planner.measure.threads import ThreadChoice, kept_choice
 from planner.render.commands import commands
 from planner.types import Report
+from planner.types.artifact import Repository
 from planner.types.plan import Candidate, Goal, Plan, Reason
 from planner.workflow.estimator import CandidateEstimator
-from planner.workflow.inspection import check_context, models, remembered
+from planner.workflow.inspection import models, remembered
+from planner.workflow.requests import check_context, files_named
 from planner.workflow.session import Session, open_session
 from planner.workflow.timing import Progress, Timed, time_leaders, untried
 
@@ -63,9 +65,11 @@ def plan(
     """
     told = progress or _silent
     known = models()
-    goal = _known(goal, known)
+    files = files_named(goal.model, goal.quantization)
+    goal = _known(goal, known, files)
     told("detect", 0.0, 0.0, "")
     with open_session(known, machine, engine_python) as session:
+        goal = _opened(session, goal, files)
         told("estimate", 0.0, 0.0, "asking the engine about every candidate")
         prepared = _search(session, goal)
         timed = Timed(prepared.evaluation, (), prepared.threads or untried(session.machine), ())
@@ -89,10 +93,11 @@ def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python:
     known = models()
     model = known.model(wanted)
     quantization = known.quantization(suffix) if suffix else None
-    goal = _known(goal, known)
+    goal = _known(goal, known, None)
     with open_session(known, machine, engine_python) as session:
         evaluation = _search(session, goal).evaluation
-    answer = reason_against(evaluation, model, quantization)
+        quality = session.quality
+    answer = reason_against(evaluation, quality, model, quantization)
     chosen = evaluation.chosen
     pool = [*evaluation.ranked, *evaluation.trade_offs]
     same = [c for c in pool if c.model == model.id and quantization and c.quantization == quantization.name]
@@ -105,15 +110,20 @@ def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python:
     )
 
 
-def _known(goal: Goal, known: Catalogue) -> Goal:
-    """The goal with canonical names; a model that is named with a quantization (``qwen3-8b:Q8_0``) sets both."""
+def _known(goal: Goal, known: Catalogue, files: Repository | None) -> Goal:
+    """The goal with canonical names; a model that is named with a quantization (``qwen3-8b:Q8_0``) sets both.
+
+    A goal that names files keeps its names until their header was read.
+    """
     families = sorted({model.family for model in known.models.values()})
     for family in goal.families:
-        if not any(name.lower().startswith(family.lower()) for name in families):
+        if family != "all" and not any(name.lower().startswith(family.lower()) for name in families):
             close = difflib.get_close_matches(family, families, n=3, cutoff=0.4) or families
             raise UsageError(
                 f"unknown family {family!r}", hint=f"did you mean {', '.join(close)}?", code="unknown-family"
             )
+    if files is not None:
+        return goal
     name, _, suffix = (goal.model or "").partition(":")
     recipe = goal.quantization or suffix
     model = known.model(name) if name else None
@@ -127,8 +137,25 @@ def _known(goal: Goal, known: Catalogue) -> Goal:
     )
 
 
+def _opened(session: Session, goal: Goal, files: Repository | None) -> Goal:
+    """The goal with the model of the files it names, whose header is read here."""
+    if files is None:
+        return goal
+    opened = session.sources.open(files, session.oracle.child)
+    only = opened[0].model if len(opened) == 1 else None
+    if only is not None and goal.context_tokens is not None:
+        check_context(only, goal.context_tokens)
+    recipe = goal.quantization
+    return msgspec.structs.replace(
+        goal,
+        model=only.id if only is not None else None,
+        quantization=session.sources.quantization(only.id, recipe).name if recipe and only is not None else recipe,
+        families=goal.families or ("all",),
+    )
+
+
 def _search(session: Session, goal: Goal) -> _Prepared:
-    estimator = CandidateEstimator(session.oracle, session.catalogue, session.machine)
+    estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
     threads = None
     if session.local:
         store = remembered(session)
@@ -138,8 +165,10 @@ def _search(session: Session, goal: Goal) -> _Prepared:
 
 
 def _evaluate(session: Session, goal: Goal, estimator: CandidateEstimator) -> Evaluation:
-    known = session.catalogue
-    return evaluate(goal, session.machine, known.models.values(), known.quantizations.values(), estimator)
+    sources = session.sources
+    # Files compete among themselves: whoever names a repository or a folder wants the best of it.
+    models = sources.opened or tuple(sources.catalogue.models.values())
+    return evaluate(goal, session.machine, models, sources.quantizations, estimator, session.quality)
 
 
 def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
@@ -152,8 +181,8 @@ def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
 
 def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:
     evaluation = timed.evaluation
-    ranked = [_with_threads(candidate, timed.threads) for candidate in evaluation.ranked]
-    trade_offs = [_with_threads(candidate, timed.threads) for candidate in evaluation.trade_offs]
+    ranked = [_final(session, candidate, timed.threads) for candidate in evaluation.ranked]
+    trade_offs = [_final(session, candidate, timed.threads) for candidate in evaluation.trade_offs]
     chosen = ranked[0] if ranked else None
     return Plan(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -164,15 +193,22 @@ def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ..
         chosen=chosen,
         alternatives=tuple([*ranked[1:], *trade_offs][:_MOST_ALTERNATIVES]),
         rejected=evaluation.rejected,
+        pareto=tuple(_final(session, candidate, timed.threads) for candidate in evaluation.pareto),
+        trade_off=evaluation.trade_off,
         measurements=timed.measurements,
-        commands=commands(chosen, session.catalogue.model(chosen.model)) if chosen else None,
+        commands=commands(chosen, session.sources.model(chosen.model)) if chosen else None,
         reasons=chosen.reasons if chosen else _nothing_meets(evaluation),
         warnings=(*warnings, *_gpu_warnings(session), *_context_warnings(session, chosen), *_waiting_warnings(chosen)),
     )
 
 
-def _with_threads(candidate: Candidate, threads: ThreadChoice) -> Candidate:
-    return msgspec.structs.replace(candidate, settings=threads.applied(candidate.settings))
+def _final(session: Session, candidate: Candidate, threads: ThreadChoice) -> Candidate:
+    """The candidate as a plan holds it: with the threads that were chosen, and with its files where some were named."""
+    return msgspec.structs.replace(
+        candidate,
+        settings=threads.applied(candidate.settings),
+        artifact=session.sources.artifact(candidate.model, candidate.quantization),
+    )
 
 
 def _nothing_meets(evaluation: Evaluation) -> tuple[Reason, ...]:
@@ -201,7 +237,7 @@ def _gpu_warnings(session: Session) -> tuple[str, ...]:
 def _context_warnings(session: Session, chosen: Candidate | None) -> tuple[str, ...]:
     if chosen is None:
         return ()
-    model = session.catalogue.model(chosen.model)
+    model = session.sources.model(chosen.model)
     per_sequence = chosen.settings.context_tokens // chosen.settings.parallel
     if per_sequence <= model.context_native:
         return ()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from planner import catalogue, machine
+from planner.catalogue.quality import Quality, load_quality
 from planner.engine.child import EngineChild
 from planner.engine.oracle import Oracle
 from planner.types.machine import Engine, Machine
+from planner.workflow.sources import Sources
 
 __all__ = ["Session", "described_engine", "models_folder", "open_session", "the_machine"]
 
@@ -23,7 +25,8 @@ class Session(NamedTuple):
 
     machine: Machine
     local: bool
-    catalogue: catalogue.Catalogue
+    sources: Sources
+    quality: Quality
     oracle: Oracle
     engine_python: str | None
 
@@ -38,7 +41,7 @@ def open_session(known: catalogue.Catalogue, machine_name: str | None, engine_py
     with EngineChild(engine_python) as child, Oracle(child, cpu_only=not local) as oracle:
         if local:
             found = machine.match_engine(found, described_engine(oracle))
-        yield Session(found, local, known, oracle, engine_python)
+        yield Session(found, local, Sources(known), load_quality(), oracle, engine_python)
 
 
 def the_machine(name: str | None) -> tuple[Machine, bool]:

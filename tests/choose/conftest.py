@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from planner.catalogue import Catalogue, load
+from planner.catalogue.quality import Quality, load_quality
 from planner.estimate.speed import Stage, generate_speed
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Cpu, Engine, Gpu, Machine, Memory, Power
@@ -222,6 +223,12 @@ def models(catalogue: Catalogue) -> tuple[Model, ...]:
 def quantizations(catalogue: Catalogue) -> tuple[Quantization, ...]:
     """Every quantization of the catalogue."""
     return Everything(catalogue.quantizations.values())
+
+
+@pytest.fixture(scope="session")
+def quality() -> Quality:
+    """The indices and loss curves that ship."""
+    return load_quality(Path(__file__).parents[2] / "profiles")
 
 
 @pytest.fixture(scope="session")

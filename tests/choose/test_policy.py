@@ -1,6 +1,8 @@
 """The opinions, each checked against what it is argued from."""
 
 import math
+import statistics
+from typing import get_args
 
 import msgspec
 import pytest
@@ -8,101 +10,149 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.choose import policy
+from planner.choose.appraisal import Appraiser
 from planner.choose.candidates import better_recipe, ladder, recipes, screen
 from planner.types.machine import CgroupLimit
-from planner.types.plan import Goal
+from planner.types.plan import Goal, Rule
+from planner.types.quality import Capability
 
 MIB = 1 << 20
 GIB = 1 << 30
 
 
-def score(catalogue, model, quantization="BF16", use="chat", context=8192, cache="f16"):
-    """The score of a named model at a quantization."""
+def appraised(catalogue, quality, model, quantization="Q8_0", use="chat", *, tokens_per_s=None, **goal):
+    """The appraisal of a named model at a quantization with the use's first context."""
     found = catalogue.models[model]
-    return policy.factors(Goal(use=use), found, catalogue.quantizations[quantization], context, cache).score
+    appraiser = Appraiser(Goal(use=use, **goal), quality)
+    context = policy.contexts(Goal(use=use), found)[0]
+    return appraiser.appraise(found, catalogue.quantizations[quantization], context, "f16", tokens_per_s=tokens_per_s)
 
 
-@pytest.mark.parametrize(
-    ("newer", "older"),
-    [
-        ("qwen3-1.7b", "qwen2.5-3b"),
-        ("qwen3-4b", "qwen2.5-7b"),
-        ("qwen3-8b", "qwen2.5-14b"),
-        ("qwen3-14b", "qwen2.5-32b"),
-        ("qwen3-32b", "qwen2.5-72b"),
-    ],
-)
-def test_a_generation_weighs_what_its_makers_say(newer, older, catalogue):
-    """The Qwen team puts each Qwen3 base level with the next larger Qwen2.5: scores within 15 %."""
-    assert score(catalogue, newer) == pytest.approx(score(catalogue, older), rel=0.15)
+@pytest.mark.parametrize("use", ["chat", "code", "reasoning", "documents"])
+def test_no_credit_buys_more_than_the_doubt_about_an_index(use, catalogue, quality):
+    """From no speed and no memory left to the most of both a score rises by the margin and a tenth of it, not more."""
+    margin = quality.overlap_margin(policy.group_of(use))
+    appraiser = Appraiser(Goal(use=use), quality)
+    model, quantization = catalogue.models["qwen3-8b"], catalogue.quantizations["Q4_K_M"]
+    bound = appraiser.bound(model, quantization, 32768, "f16")
+    scores = [
+        appraiser.appraise(model, quantization, 32768, "f16", tokens_per_s=speed).score for speed in (0.01, 1, 30, 1e6)
+    ]
+    assert scores == sorted(scores)
+    assert all(score <= bound for score in scores)
+    for thinking in (True, False):
+        points = policy.trusted(quality.capability(model, policy.group_of(use), thinking=thinking))
+        assert points - 100 * margin < bound
+    assert scores[-1] - scores[0] <= 100  # one index, whatever the modes
+    credit = [policy.speed_credit(Goal(use=use), seconds) + policy.headroom_credit(1.0) for seconds in (0.0, 1e9)]
+    assert credit[0] == pytest.approx(1.1)
+    assert credit[1] == pytest.approx(0.1, abs=1e-3)
 
 
-def test_a_mixture_weighs_what_its_makers_say(catalogue):
-    """Qwen3-30B-A3B stands level with Qwen3-14B, within 10 %, not with a 3B and not with a 30B."""
-    assert score(catalogue, "qwen3-30b-a3b") == pytest.approx(score(catalogue, "qwen3-14b"), rel=0.1)
+def test_what_is_surer_counts_more_at_equal_expectation():
+    """Two entries of index 60: the one with the narrow interval is credited with more, neither with more than 60."""
+    sure = Capability(group="chat", thinking=False, index=60, low=57, high=63, origin="measured")
+    guess = Capability(group="chat", thinking=False, index=60, low=45, high=75, origin="inferred")
+    assert 60 > policy.trusted(sure) > policy.trusted(guess) > 45
 
 
-def test_the_loss_orders_quantizations_as_published(catalogue):
-    """Less divergence never scores lower; Q4_K_M keeps most, two bits a fifth, one bit nothing."""
-    measured = [q for q in catalogue.quantizations.values() if q.kld is not None]
-    ordered = sorted(measured, key=lambda q: q.kld)
-    kept = [policy.loss(q) for q in ordered]
-    assert kept == sorted(kept, reverse=True)
-    named = {q.name: policy.loss(q) for q in catalogue.quantizations.values()}
-    assert named["BF16"] == named["Q8_0"] == 1.0
-    assert 0.85 < named["Q4_K_M"] < 0.9
-    assert 0.15 < named["IQ2_M"] < 0.25
-    assert named["IQ1_S"] < 0.001
+def test_the_trusted_index_is_the_lower_quartile():
+    """Of a normal distribution whose 80 % interval is given, a quarter lies below."""
+    spread = statistics.NormalDist(50, 10)
+    known = Capability(
+        group="chat", thinking=False, index=50, low=spread.inv_cdf(0.1), high=spread.inv_cdf(0.9), origin="measured"
+    )
+    assert spread.cdf(policy.trusted(known)) == pytest.approx(0.25, abs=0.001)
 
 
-def test_an_unmeasured_quantization_counts_as_worse_than_its_measured_neighbours(catalogue):
-    """MXFP4 has no published divergence: below IQ4_XS, above two bits, never lossless."""
-    unknown = catalogue.quantizations["MXFP4_MOE"]
-    assert unknown.kld is None
-    named = {q.name: policy.loss(q) for q in catalogue.quantizations.values()}
-    assert named["IQ2_M"] < policy.loss(unknown) < named["IQ4_XS"]
+@pytest.mark.parametrize("use", ["chat", "code", "reasoning", "documents"])
+def test_a_floor_that_the_user_lowered_is_not_taken_back_by_the_wait(use):
+    """At 1 token/s a plain answer takes minutes; who asks for 1 token/s gets it. An own limit is kept to the letter."""
+    assert policy.longest_answer_seconds(Goal(use=use, min_tokens_per_s=1.0)) >= 400
+    assert policy.longest_answer_seconds(Goal(use=use, min_tokens_per_s=1.0, max_answer_seconds=5.0)) == 5.0
+
+
+@pytest.mark.parametrize("use", ["chat", "code", "reasoning", "documents"])
+def test_thinking_costs_its_tokens(use, catalogue):
+    """At one speed thinking takes longer by its tokens, and a published figure replaces the typical one."""
+    goal, model = Goal(use=use), catalogue.models["qwen3-8b"]
+    direct, thought = (policy.answer_seconds(goal, model, 10.0, thinking=mode) for mode in (False, True))
+    assert direct == pytest.approx(policy.answer_seconds(goal, model, 20.0, thinking=False) * 2)
+    assert thought > 2 * direct
+    wordy = msgspec.structs.replace(model, thinking_tokens=30_000)
+    assert policy.answer_seconds(goal, wordy, 10.0, thinking=True) > 2 * thought
+    assert policy.answer_seconds(goal, wordy, 10.0, thinking=False) == direct
+
+
+def test_a_hybrid_model_thinks_where_there_is_time_and_answers_at_once_where_there_is_none(catalogue, quality):
+    """Qwen3-8B at 100 and at 9 tokens/s in a chat: the fast machine thinks, the slow one does not."""
+    assert appraised(catalogue, quality, "qwen3-8b", tokens_per_s=100.0).thinking
+    slow = appraised(catalogue, quality, "qwen3-8b", tokens_per_s=9.0)
+    assert not slow.thinking
+    assert slow.in_time
+
+
+def test_a_model_that_always_thinks_is_too_late_for_a_chat_on_a_slow_machine(catalogue, quality):
+    """QwQ at 9 tokens/s: minutes of thinking before three paragraphs; with the user's patience it is in time."""
+    assert not appraised(catalogue, quality, "qwq-32b", tokens_per_s=9.0).in_time
+    assert appraised(catalogue, quality, "qwq-32b", tokens_per_s=9.0, max_answer_seconds=3600.0).in_time
+    assert appraised(catalogue, quality, "qwq-32b", tokens_per_s=60.0).in_time
+
+
+@given(st.sampled_from(["chat", "code", "reasoning", "documents"]), st.floats(0.5, 500), st.floats(1.0, 10))
+def test_a_faster_candidate_never_scores_lower(catalogue, quality, use, speed, times):
+    """More speed keeps or raises the score of those in time, and what is in time stays in time."""
+    for name in ("qwen3-8b", "qwq-32b", "qwen2.5-7b"):
+        slow = appraised(catalogue, quality, name, use=use, tokens_per_s=speed)
+        fast = appraised(catalogue, quality, name, use=use, tokens_per_s=speed * times)
+        assert fast.in_time or not slow.in_time
+        if slow.in_time:
+            assert fast.score >= slow.score
 
 
 @pytest.mark.parametrize("large", ["qwen2.5-72b", "deepseek-r1-distill-llama-70b"])
-@pytest.mark.parametrize("bits2", ["Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS"])
-def test_a_2_bit_70b_scores_below_a_32b_at_4_bits(large, bits2, catalogue):
-    """Of the same generation and for the same use, whatever the speeds: the margin exceeds what speed can give."""
+@pytest.mark.parametrize("bits2", ["Q2_K_S", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M"])
+def test_a_2_bit_70b_scores_below_a_32b_at_4_bits(large, bits2, catalogue, quality):
+    """Of the same generation and for the same use; the loss curves say so, no constant."""
     pairs = {"qwen2.5-72b": "qwen2.5-32b", "deepseek-r1-distill-llama-70b": "deepseek-r1-distill-qwen-32b"}
-    assert score(catalogue, large, bits2) < 0.55 * score(catalogue, pairs[large], "Q4_K_M")
+    heavy = appraised(catalogue, quality, large, bits2, use="reasoning")
+    light = appraised(catalogue, quality, pairs[large], "Q4_K_M", use="reasoning")
+    assert heavy.factors.points < light.factors.points
 
 
-def test_each_use_prefers_the_models_made_for_it(catalogue):
-    """Coders for code, thinkers for reasoning, neither for a chat."""
-    assert score(catalogue, "qwen2.5-coder-7b", use="code") > score(catalogue, "qwen2.5-7b", use="code")
-    assert score(catalogue, "qwen2.5-coder-7b") < score(catalogue, "qwen2.5-7b")
-    assert score(catalogue, "qwq-32b", use="reasoning") > 2 * score(catalogue, "qwen2.5-32b", use="reasoning")
-    assert score(catalogue, "qwq-32b") < score(catalogue, "qwen2.5-32b")
-    assert score(catalogue, "qwen3-30b-a3b-instruct-2507") > score(catalogue, "qwen3-30b-a3b-thinking-2507")
+def test_a_language_beyond_english_and_chinese_weighs_the_multilingual_index(catalogue, quality):
+    """Asked for Arabic, the index lies between that of the use and the multilingual one."""
+    plain = appraised(catalogue, quality, "qwen3-8b", tokens_per_s=9.0)
+    arabic = appraised(catalogue, quality, "qwen3-8b", tokens_per_s=9.0, languages=("ar",))
+    other = quality.capability(catalogue.models["qwen3-8b"], "multilingual", thinking=False).index
+    assert arabic.quality.capability == pytest.approx((plain.quality.capability + other) / 2)
+    chinese = appraised(catalogue, quality, "qwen3-8b", tokens_per_s=9.0, languages=("zh",))
+    assert chinese.quality == plain.quality
 
 
-@given(st.floats(0.1, 1000), st.floats(1.01, 10), st.sampled_from([1.0, 8.0, 30.0]))
-def test_speed_helps_less_and_less_and_never_more_than_half_again(speed, times, floor):
-    """The factor grows with speed, stays below 1, and from 8 tokens/s on no speed is worth more than half again."""
-    goal = Goal(min_tokens_per_s=floor)
-    slow, fast = policy.speed_factor(speed, goal), policy.speed_factor(speed * times, goal)
-    assert 0 < slow < fast < 1
-    if speed >= 8:
-        assert fast / slow <= 1.5
+def test_a_language_that_the_makers_do_not_name_excludes_a_model(catalogue):
+    """Named: in. Not named: out. Unknown: out, and the words tell it from a no."""
+    model = catalogue.models["qwen3-8b"]
+    speaks = msgspec.structs.replace(model, languages=("en", "ar"), languages_claimed=None)
+    silent = msgspec.structs.replace(model, languages=None, languages_claimed=None)
+    assert screen(Goal(languages=("ar",)), speaks) is None
+    assert screen(Goal(languages=("ar", "sw")), speaks).rule == "language"
+    assert "do not say" in screen(Goal(languages=("ar",)), silent).text
 
 
-def test_speed_weighs_more_for_reasoning():
-    """Twice the speed is worth more where thousands of thinking tokens are waited for."""
-    gains = [
-        policy.speed_factor(20, Goal(use=use)) / policy.speed_factor(10, Goal(use=use)) for use in ("chat", "reasoning")
-    ]
-    assert gains[1] > gains[0]
+def test_every_rule_is_argued_in_a_sentence():
+    """The closed list of rules and the sentences are the same list."""
+    assert set(policy.RULES) == set(get_args(Rule))
+    assert all(sentence and not sentence.endswith(".") for sentence in policy.RULES.values())
 
 
-def test_an_unknown_speed_counts_as_what_was_asked_for_and_none_at_all_as_nothing():
+def test_an_unknown_speed_counts_as_what_was_asked_for(catalogue, quality):
     """Unknown is neither praised nor refused."""
-    goal = Goal(min_tokens_per_s=8.0)
-    assert policy.speed_factor(None, goal) == policy.speed_factor(8.0, goal)
-    assert policy.speed_factor(0.0, goal) == 0.0
+    unknown = appraised(catalogue, quality, "qwen3-8b")
+    asked = appraised(catalogue, quality, "qwen3-8b", tokens_per_s=8.0)
+    assert unknown.in_time
+    assert unknown.answer_seconds is None
+    assert unknown.score >= asked.score
 
 
 def test_contexts_follow_the_use_the_user_and_the_model(catalogue):
@@ -118,15 +168,11 @@ def test_contexts_follow_the_use_the_user_and_the_model(catalogue):
         assert min(policy.contexts(Goal(use=use), long)) >= 4096
 
 
-def test_a_context_beyond_the_native_one_counts_half(catalogue):
-    """YaRN is needed and not applied: a model trained for the length is preferred up to half the size."""
+def test_a_context_beyond_the_native_one_counts_less(catalogue):
+    """YaRN is needed and not applied: a model trained for the length is preferred up to one size step."""
     goal = Goal(context_tokens=100_000)
-    quantization = catalogue.quantizations["Q8_0"]
-    stretched = policy.factors(goal, catalogue.models["qwen3-8b"], quantization, 100_000, "f16")
-    native = policy.factors(goal, catalogue.models["qwen3-4b-instruct-2507"], quantization, 100_000, "f16")
-    assert stretched.context == 0.5
-    assert native.context == 1.0
-    assert native.score > stretched.score
+    assert policy.context_factor(goal, catalogue.models["qwen3-8b"], 100_000) < 1.0
+    assert policy.context_factor(goal, catalogue.models["qwen3-4b-instruct-2507"], 100_000) == 1.0
 
 
 @given(use=st.sampled_from(["chat", "code", "reasoning", "documents"]))
@@ -134,8 +180,7 @@ def test_the_ladder_falls_in_worth_and_ends_where_memory_is_least(use, catalogue
     """Each rung is worth no more than the one before; the last has the shortest context and the smallest cache."""
     goal, model = Goal(use=use), catalogue.models["qwen3-4b-instruct-2507"]
     steps = ladder(goal, model)
-    quantization = catalogue.quantizations["Q8_0"]
-    worth = [policy.factors(goal, model, quantization, step.context, step.cache).score for step in steps]
+    worth = [policy.context_factor(goal, model, step.context) * policy.cache_factor(step.cache) for step in steps]
     assert worth == sorted(worth, reverse=True)
     assert steps[0] == (policy.contexts(goal, model)[0], "f16")
     assert steps[-1] == (min(policy.contexts(goal, model)), "q4_0")
@@ -150,6 +195,7 @@ def test_default_families_are_qwen_and_deepseek_and_names_match_by_their_start(c
     stranger = msgspec.structs.replace(catalogue.models["qwen3-8b"], family="Llama-3")
     assert screen(Goal(), stranger).code == "family"
     assert screen(Goal(families=("llama",)), stranger) is None
+    assert screen(Goal(families=("all",)), stranger) is None
     assert screen(Goal(model=stranger.id), stranger) is None
 
 
@@ -163,26 +209,33 @@ def test_a_licence_that_was_not_read_is_not_commercial(catalogue):
     assert "not confirmed" in screen(goal, unread).text
 
 
-def test_pointless_recipes_are_left_out_unless_named(catalogue):
-    """F16 beside Q8_0 and Q5_1 beside Q5_K_M are pointless; Q4_0 and Q3_K_S are faster than what beats them."""
+def test_pointless_recipes_are_left_out_unless_named(catalogue, quality):
+    """F16 beside Q8_0 is pointless; what is faster than what beats it is not."""
     everything = list(catalogue.quantizations.values())
     model = catalogue.models["qwen3-8b"]
-    tried = {q.name for q in recipes(Goal(), model, everything)}
-    assert {"BF16", "F16", "Q5_1", "Q5_0", "IQ4_NL", "MXFP4_MOE"} & tried == set()
-    assert {"Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_S", "IQ2_M", "IQ1_S"} <= tried
-    assert better_recipe(catalogue.quantizations["F16"], everything).name == "Q8_0"
-    assert [q.name for q in recipes(Goal(quantization="f16"), model, everything)] == ["F16"]
-    assert "MXFP4_MOE" in {q.name for q in recipes(Goal(), catalogue.models["qwen3-30b-a3b"], everything)}
+    kept = kept_by(quality, model)
+    tried = {q.name for q in recipes(Goal(), model, everything, kept)}
+    assert {"BF16", "F16", "MXFP4_MOE"} & tried == set()
+    assert {"Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ2_M"} <= tried
+    assert better_recipe(catalogue.quantizations["F16"], everything, kept).name == "Q8_0"
+    assert [q.name for q in recipes(Goal(quantization="f16"), model, everything, kept)] == ["F16"]
 
 
-def test_no_recipe_is_pointless_because_of_one_that_is_worse(catalogue):
+def test_no_recipe_is_pointless_because_of_one_that_is_worse(catalogue, quality):
     """What replaces a recipe keeps at least as much and has no more bits, within 1 %."""
     everything = list(catalogue.quantizations.values())
+    kept = kept_by(quality, catalogue.models["qwen3-8b"])
     for quantization in everything:
-        better = better_recipe(quantization, everything)
+        better = better_recipe(quantization, everything, kept)
         if better is not None:
-            assert policy.loss(better) >= policy.loss(quantization)
+            assert kept(better) >= kept(quantization)
             assert better.bits_per_weight <= 1.01 * quantization.bits_per_weight
+
+
+def kept_by(quality, model):
+    """What each quantization leaves of a model's index."""
+    appraiser = Appraiser(Goal(), quality)
+    return lambda quantization: appraiser.kept(model, quantization)
 
 
 def test_the_reserve_is_stated_bounded_and_smaller_in_a_container(make_machine):
@@ -221,8 +274,10 @@ def test_more_memory_always_leaves_more_after_the_reserve(make_machine, gib, tim
     assert rest(large, host=False) >= rest(small, host=False)
 
 
-def test_the_score_is_the_product_of_its_factors(catalogue):
+def test_the_score_is_the_product_of_its_factors_and_the_credits(catalogue, quality):
     """Nothing decides that is not named."""
-    made = policy.factors(Goal(), catalogue.models["qwen3-8b"], catalogue.quantizations["Q4_K_M"], 4096, "q8_0")
-    assert made.score == pytest.approx(math.prod(made))
-    assert set(made._fields) == {"parameters", "generation", "use", "loss", "context", "cache"}
+    made = appraised(catalogue, quality, "qwen3-8b", "Q4_K_M", tokens_per_s=20.0)
+    assert made.score == pytest.approx(math.prod(made.factors) + made.credit)
+    assert set(made.factors._fields) == {"capability", "retention", "context", "cache"}
+    assert made.quality.value == pytest.approx(made.quality.capability * made.quality.retention)
+    assert made.quality.low <= made.quality.value <= made.quality.high

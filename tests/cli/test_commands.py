@@ -97,8 +97,7 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
     bare, full = (positional[0] for positional, _ in workflow.calls)
     assert bare == workflow.EstimateRequest(model="qwen3-8b")
     assert full == workflow.EstimateRequest(
-        model="qwen3-8b",
-        quantization="Q4_K_M",
+        model="qwen3-8b:q4_k_m",
         context_tokens=8192,
         parallel=2,
         cache_type_k="q8_0",

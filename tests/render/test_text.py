@@ -35,7 +35,7 @@ class Answer:
 def texts(plan, chosen, model, known):
     """Every text renderer applied to the sample, by the name of its golden file."""
     why_not = Answer("qwen3-32b", "Q4_K_M", "qwen3-8b:Q4_K_M", Reason(code="too-big", text="It needs 20 GiB."), chosen)
-    nothing = replace(plan, chosen=None, alternatives=(), commands=None, reasons=())
+    nothing = replace(plan, chosen=None, alternatives=(), pareto=(), trade_off="", commands=None, reasons=())
     return {
         "plan": lambda style: plan_text(plan, style),
         "nothing": lambda style: plan_text(nothing, style),

@@ -11,6 +11,7 @@ from planner.types import measurement as kinds
 from planner.types.measurement import Conditions, Measurement, Spread
 from planner.types.settings import Settings
 from planner.workflow.estimator import CandidateEstimator
+from planner.workflow.sources import Sources
 
 pytestmark = pytest.mark.engine
 
@@ -26,7 +27,7 @@ def oracle(tmp_path_factory):
 def ask(oracle):
     """An estimator that has learnt nothing, and a question to it."""
     known = catalogue.load()
-    estimator = CandidateEstimator(oracle, known, load("epyc-vm-2cpu-24gb"))
+    estimator = CandidateEstimator(oracle, Sources(known), load("epyc-vm-2cpu-24gb"))
 
     def speed(model, quantization, settings):
         return estimator(known.model(model), known.quantization(quantization), settings).speed
@@ -68,9 +69,9 @@ def test_other_models_follow_the_measured_machine(ask):
     estimator, speed = ask
     estimator.learn((measurement(10.0),))
     slow = speed("qwen3-1.7b", "Q4_K_M", SETTINGS).generate
-    other = CandidateEstimator(estimator._oracle, estimator._catalogue, estimator._machine)
+    other = CandidateEstimator(estimator._oracle, estimator._sources, estimator._machine)
     other.learn((measurement(20.0),))
-    known = estimator._catalogue
+    known = estimator._sources.catalogue
     fast = other(known.model("qwen3-1.7b"), known.quantization("Q4_K_M"), SETTINGS).speed.generate
     assert fast.tokens_per_s == pytest.approx(2 * slow.tokens_per_s)
     assert "qwen3-0.6b Q4_K_M" in slow.basis
@@ -114,10 +115,10 @@ def test_siblings_of_one_shape_share_a_measurement(ask):
 def test_what_is_set_aside_is_refused_until_it_is_taken_back(ask):
     """A candidate that could not be timed steps back with its reason, for every model of its shape."""
     estimator, _ = ask
-    known = estimator._catalogue
+    known = estimator._sources.catalogue
     model, sibling = known.model("qwen3-4b"), known.model("qwen3-4b-instruct-2507")
     recipe = known.quantization("Q4_K_M")
-    estimator.set_aside(model, "Q4_K_M", "could not be timed")
+    estimator.set_aside(model, estimator._sources.catalogue.quantization("Q4_K_M"), "could not be timed")
     assert estimator(sibling, recipe, SETTINGS).text == "could not be timed"
     assert estimator(sibling, known.quantization("Q8_0"), SETTINGS).file_bytes > 0
     estimator.take_back()

@@ -1,0 +1,101 @@
+"""Times one model with one set of settings, as ``planner measure`` asks for it.
+
+It goes the way of a plan's measurements: the same subject, session, store and lock. The mistake it prevents is a second
+stopwatch that says something else about the same machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from planner import catalogue
+from planner.choose.verdict import judge
+from planner.engine.child import EngineChild
+from planner.errors import EngineError, UsageError
+from planner.measure.session import MeasuringSession
+from planner.measure.suite import default_tests
+from planner.types.estimate import Estimate, Refusal
+from planner.types.measurement import Measurement, Test
+from planner.types.plan import Candidate, Goal
+from planner.types.settings import Settings
+from planner.workflow.estimator import CandidateEstimator
+from planner.workflow.inspection import remembered
+from planner.workflow.requests import EstimateRequest, named_files, requested_settings, subject_in
+from planner.workflow.session import Session, open_session
+from planner.workflow.timing import Progress, subject_of
+
+__all__ = ["measure"]
+
+_BUDGET_S: dict[Literal["quick", "full"], float] = {"quick": 20.0, "full": 90.0}
+_THREADS_S = 10.0
+
+
+def measure(
+    request: EstimateRequest,
+    *,
+    effort: Literal["quick", "full"] = "full",
+    tests: Sequence[Test] = (),
+    progress: Progress | None = None,
+) -> Measurement:
+    """The speed of one model under the settings asked for, timed now or kept from an earlier run of the same.
+
+    Raises :class:`UsageError` for a machine that is not this one, :class:`EngineError` when the engine refuses or the
+    model cannot be loaded in the time, :class:`BusyError` when another measurement runs.
+    """
+    if request.machine is not None:
+        raise UsageError("only this machine can be measured", hint="leave out --machine, or use planner estimate")
+    known = catalogue.load()
+    files = named_files(known, request)
+    with open_session(known, None, request.engine_python) as session:
+        model, quantization, context = subject_in(session, request, files)
+        settings = requested_settings(request, session.machine, context)
+        estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
+        answer = estimator(model, quantization, settings)
+        if isinstance(answer, Refusal):
+            raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
+        candidate = _candidate(session, model.id, quantization.name, settings, answer)
+        return _timed(session, candidate, request, effort, tuple(tests), progress)
+
+
+def _candidate(session: Session, model: str, quantization: str, settings: Settings, answer: Estimate) -> Candidate:
+    goal = Goal(context_tokens=settings.context_tokens // settings.parallel, parallel=settings.parallel)
+    judged = judge(goal, session.machine, answer)
+    return Candidate(
+        model=model,
+        quantization=quantization,
+        settings=settings,
+        file_bytes=answer.file_bytes,
+        memory=judged.memory,
+        speed=answer.speed,
+        verdict=judged.verdict,
+        score=0.0,
+    )
+
+
+def _timed(
+    session: Session,
+    candidate: Candidate,
+    request: EstimateRequest,
+    effort: Literal["quick", "full"],
+    tests: tuple[Test, ...],
+    progress: Progress | None,
+) -> Measurement:
+    def child(env: Mapping[str, str]) -> EngineChild:
+        return EngineChild(session.engine_python, env=env)
+
+    def told(stage: str, done: float, total: float) -> None:
+        if progress is not None:
+            progress("measure", done, total, f"{candidate.model} {candidate.quantization}: {stage}")
+
+    subject = subject_of(session, candidate)
+    random = session.oracle.has_gpu
+    with MeasuringSession(child, remembered(session), effort=effort, progress=told, random_weights=random) as measuring:
+        settings = candidate.settings
+        if request.threads is None:
+            usable = session.machine.cpu.usable_threads
+            choice = measuring.threads(subject, settings, usable_threads=usable, budget_s=_THREADS_S)
+            settings = choice.applied(settings)
+        wanted = tests or default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
+        measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort])
+        return msgspec.structs.replace(measured, model=candidate.model)

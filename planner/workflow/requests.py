@@ -1,0 +1,139 @@
+"""What a command asks about one model: its name or files, its quantization, its settings; told before an engine starts.
+
+The mistake it prevents: ``estimate``, ``measure`` and ``inspect`` reading the same MODEL argument in three ways.
+"""
+
+from planner import hub
+from planner.catalogue import Catalogue
+from planner.errors import UsageError
+from planner.types import Report
+from planner.types.artifact import Repository
+from planner.types.machine import Machine
+from planner.types.model import Model, Quantization
+from planner.types.settings import CacheType, FlashAttention, LoadMode, Settings
+from planner.workflow.session import Session
+from planner.workflow.sources import find_files
+
+__all__ = [
+    "EstimateRequest",
+    "check_context",
+    "files_named",
+    "named_files",
+    "requested_settings",
+    "split_name",
+    "subject_in",
+]
+
+_DEFAULT_QUANTIZATION = "Q4_K_M"
+_DEFAULT_CONTEXT_TOKENS = 8192
+
+
+class EstimateRequest(Report, frozen=True, kw_only=True):
+    """One model and the settings that were asked for; what is ``None`` takes llama.cpp's default.
+
+    ``model`` is a name of the catalogue, with or without ``:QUANT``, or a reference to files (``hf:owner/repo:QUANT``,
+    a path, an address). ``context_tokens`` is per sequence, as in a goal. ``machine`` is a shipped name or a file;
+    ``None`` is this one.
+    """
+
+    model: str
+    quantization: str | None = None
+    context_tokens: int | None = None
+    parallel: int = 1
+    cache_type_k: CacheType | None = None
+    cache_type_v: CacheType | None = None
+    load_mode: LoadMode | None = None
+    ubatch: int | None = None
+    batch: int | None = None
+    flash_attention: FlashAttention | None = None
+    repack: bool | None = None
+    gpu_layers: int | None = None
+    cpu_moe_layers: int | None = None
+    threads: int | None = None
+    machine: str | None = None
+    engine_python: str | None = None
+
+
+def split_name(model: str, quantization: str | None) -> tuple[str, str | None]:
+    """A name of the catalogue and the quantization that came with it (``qwen3-8b:Q8_0``) or beside it.
+
+    Raises :class:`UsageError` when there are two.
+    """
+    name, _, after = model.partition(":")
+    if after and quantization is not None:
+        raise UsageError(f"{model} names a quantization already", hint="leave out --quant")
+    return name, quantization or after.upper() or None
+
+
+def files_named(model: str | None, quantization: str | None = None) -> Repository | None:
+    """The files that a MODEL argument names, ``None`` for a name of the catalogue; the network is asked here."""
+    reference = None if model is None else hub.parse_reference(model)
+    if reference is None:
+        return None
+    if reference.quantization is not None and quantization is not None:
+        raise UsageError(f"{reference.text} names a quantization already", hint="leave out --quant")
+    return find_files(reference)
+
+
+def named_files(known: Catalogue, request: EstimateRequest) -> Repository | None:
+    """The files of a request, or ``None`` once its names are known to the catalogue.
+
+    A typing slip is answered here, at once, without an engine and without starting one.
+    """
+    files = files_named(request.model, request.quantization)
+    if files is None:
+        name, recipe = split_name(request.model, request.quantization)
+        known.quantization(recipe or _DEFAULT_QUANTIZATION)
+        check_context(known.model(name), request.context_tokens or 1)
+    return files
+
+
+def subject_in(session: Session, request: EstimateRequest, files: Repository | None) -> tuple[Model, Quantization, int]:
+    """The model, quantization and context per sequence of a request; of several files the typical quantization."""
+    if files is None:
+        name, recipe = split_name(request.model, request.quantization)
+        known = session.sources.catalogue
+        model, quantization = known.model(name), known.quantization(recipe or _DEFAULT_QUANTIZATION)
+    else:
+        opened, *others = session.sources.open(files, session.oracle.child)
+        if others:
+            names = ", ".join(each.model.id for each in (opened, *others))
+            raise UsageError(f"{request.model} holds several models: {names}", hint="name the file of one")
+        model = opened.model
+        quantization = session.sources.quantization(model.id, request.quantization or opened.typical)
+    context = request.context_tokens or min(_DEFAULT_CONTEXT_TOKENS, model.context_native)
+    check_context(model, context)
+    return model, quantization, context
+
+
+def check_context(model: Model, context_tokens: int) -> None:
+    """Raise :class:`UsageError` (``impossible-context``) for a context that the model was never made for."""
+    longest = max(model.context_native, model.context_extended or 0)
+    if context_tokens > longest:
+        raise UsageError(
+            f"{model.id} has a context of {model.context_native} tokens"
+            + (f" ({longest} with YaRN)" if longest > model.context_native else "")
+            + f", {context_tokens} were asked for",
+            hint=f"ask for at most --context {longest}",
+            code="impossible-context",
+        )
+
+
+def requested_settings(request: EstimateRequest, found: Machine, context: int) -> Settings:
+    """The settings of a request on a machine: as asked, the rest as llama.cpp has it, a thread for each usable core."""
+    threads = request.threads or max(1, found.cpu.usable_threads)
+    asked = {
+        name: value
+        for name in (
+            "cache_type_k", "cache_type_v", "load_mode", "ubatch", "batch",
+            "flash_attention", "repack", "gpu_layers", "cpu_moe_layers",
+        )
+        if (value := getattr(request, name)) is not None
+    }  # fmt: skip
+    return Settings(
+        context_tokens=context * request.parallel,
+        parallel=request.parallel,
+        threads=threads,
+        threads_batch=threads,
+        **asked,
+    )

@@ -24,6 +24,9 @@ _LATER_PART_BYTES = 128 << 10
 _WALK_AGAIN_BYTES = 2 << 20
 """How much has to arrive before the walk starts over: eight walks for the largest header known, half a second."""
 
+_MOST_REQUESTS = 40
+"""Where a server that answers each range with a little of it is left; retries and redirects are counted too."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -107,6 +110,8 @@ class _Reading:
 
     def _range(self, end: int) -> None:
         start = len(self._held)
+        if self.transport.requests >= _MOST_REQUESTS:
+            raise self._wrong("sends the file in too many small pieces")
         if start >= end:
             raise self._bad(f"the file ends after {start} bytes, inside its header")
         headers = {"range": f"bytes={start}-{end - 1}"}

@@ -31,11 +31,19 @@ def local_scan() -> LocalScan:
     notes: list[str] = []
     looked_at: set[Path] = set()
     for roots, models_in in _CACHES:
-        for root in roots():
+        for root in _there(roots, notes):
             walk = Walk()
             models += [model for model in models_in(root, walk) if not _known(model, looked_at)]
             notes += walk.notes
     return LocalScan(models=tuple(models), notes=tuple(dict.fromkeys(notes)))
+
+
+def _there(roots: Callable[[], list[Path]], notes: list[str]) -> list[Path]:
+    try:
+        return roots()
+    except RuntimeError:  # a user without a home folder, as in some containers
+        notes.append("there is no home folder to look for models in")
+        return []
 
 
 def local_models() -> tuple[LocalModel, ...]:

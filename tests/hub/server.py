@@ -87,6 +87,7 @@ class Fault:
     total: int | None = None
     etag: str | None = None
     shift: int = 0
+    short: int | None = None
     location: str | None = None
 
 
@@ -257,6 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= blob.size:
                 self._plain(416, {"Content-Range": f"bytes */{blob.size}"})
                 return
+            end = end if fault.short is None else min(end, start + fault.short)
         headers = {"ETag": etag, "Accept-Ranges": "bytes", **fault.headers}
         if status == 206:
             total = fault.total or blob.size

@@ -107,6 +107,28 @@ def test_another_range_than_asked_for_is_refused(hub, refused):
     assert refused().code == "unexpected-answer"
 
 
+def test_a_shorter_range_than_asked_for_is_completed(hub, whole):
+    """A server may send less; the rest is asked for."""
+    hub.fail("content", short=100)
+    whole()
+    assert [seen.headers["range"].split("-")[0] for seen in hub.of("content")] == ["bytes=0", "bytes=100"]
+
+
+def test_a_range_in_crumbs_is_left(hub, refused):
+    """A byte for each question would take a million of them."""
+    hub.fail("content", short=1, times=10_000)
+    assert refused().code == "unexpected-answer"
+    assert len(hub.of("content")) < 50
+
+
+def test_a_range_beyond_the_end_means_another_file(hub, refused, speaker, long_header):
+    """416 in the middle: the file became shorter, and is so on the second try as well."""
+    hub.repos["org/Large-GGUF"] = {"Large-Q4_K_M.gguf": speaker.Blob(*long_header)}
+    hub.fail("content", status=416, after=1)
+    hub.fail("content", status=416, after=1)
+    assert refused("hf:org/Large-GGUF").code == "changed"
+
+
 def test_an_encoded_body_is_refused(hub, refused):
     """Positions in a compressed body are no positions in the file."""
     hub.fail("content", headers={"Content-Encoding": "gzip"}, times=100)
@@ -267,8 +289,8 @@ def test_headers_that_trickle_meet_the_deadline(hub, refused):
 
 def test_a_silent_server_is_tried_again_and_told(hub, refused):
     """Silence is a fault that may pass."""
-    hub.fail("content", drip_s=1.5, times=100)
-    error = refused(patience=Patience(deadline_s=5.0, idle_s=0.2, retries=1, backoff_s=0.01))
+    hub.fail("content", drip_s=3.0, times=100)
+    error = refused(patience=Patience(deadline_s=20.0, idle_s=0.5, retries=1, backoff_s=0.01))
     assert "went silent" in error.message
     assert len(hub.of("content")) == 2
 

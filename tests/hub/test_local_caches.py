@@ -270,6 +270,18 @@ def test_a_folder_that_may_not_be_read_is_skipped_with_a_note(home, monkeypatch)
     assert [note for note in scan.notes if "models/a: Permission denied" in note]
 
 
+def test_a_user_without_a_home_has_no_models(monkeypatch):
+    """Some containers run as a number that nobody knows."""
+
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    scan = local_scan()
+    assert scan.models == ()
+    assert scan.notes == ("there is no home folder to look for models in",)
+
+
 def test_an_empty_home_has_no_models_and_nothing_to_say():
     """Most people's first run."""
     assert local_scan().models == ()

@@ -65,7 +65,7 @@ def _artifact(layer: Any, name: str, label: str | None, blobs: Path, walk: Walk)
     if kind is None or digest is None:
         return None
     blob = blobs / f"sha256-{digest['hex']}"
-    part = walk.part(blob, blob.name, sha256=digest["hex"]) if blob.exists() else None
+    part = walk.part(blob, blob.name, sha256=digest["hex"])
     cut = part is not None and isinstance(layer.get("size"), int) and layer["size"] != part.size_bytes
     return Artifact(
         hub="local",

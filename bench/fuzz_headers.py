@@ -6,11 +6,12 @@ or swapping records, by cutting or flipping bytes. Equal seeds give equal mutant
 walk raises nothing but BadInputError and Incomplete, none takes a second of processor time, the process grows by at
 most 64 MiB, and where the two readers differ it is ours that refuses, for a reason in the table below.
 
-    python bench/fuzz_headers.py [--mutants 100000] [--seed 1] [--without-engine]
+    python bench/fuzz_headers.py [--mutants 100000] [--seed 1] [--without-engine] [--output FILE]
 """
 
 import argparse
 import itertools
+import json
 import random
 import re
 import resource
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from planner.engine.child import EngineChild
@@ -299,12 +301,28 @@ def run(seed: int, count: int, child: EngineChild | None) -> Tally:
     return tally
 
 
+def _record(options: argparse.Namespace, tally: Tally, extra_bytes: int) -> dict[str, object]:
+    """What a run found, for ``bench/results``."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "mutants": options.mutants,
+        "seed": options.seed,
+        "second_reader": not options.without_engine,
+        "walk": dict(sorted(tally.walked.items())),
+        "refused_by_the_walk_alone": dict(sorted(tally.differences.items())),
+        "slowest_ms": round(tally.slowest_s * 1000, 1),
+        "extra_bytes": extra_bytes,
+        "broken": tally.broken,
+    }
+
+
 def main() -> int:
     """Run, print the table, tell by the exit code whether every claim held."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mutants", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-engine", action="store_true", help="only the walk, no second reader")
+    parser.add_argument("--output", type=Path, help="where to write the counts as JSON")
     options = parser.parse_args()
     scale = 1 if sys.platform == "darwin" else 1024
     run(0, 2000, None)  # what the first mutants allocate is Python's own
@@ -318,6 +336,8 @@ def main() -> int:
     extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale - before
     if extra > MOST_EXTRA_BYTES:
         tally.broken.append(f"the process grew by {extra >> 20} MiB")
+    if options.output is not None:
+        options.output.write_text(json.dumps(_record(options, tally, extra), indent=1) + "\n")
     print(f"{options.mutants} mutants of seed {options.seed} in {time.monotonic() - begin:.0f} s")
     print(f"walk: {dict(tally.walked)}, slowest {tally.slowest_s * 1000:.1f} ms, process grew by {extra >> 20} MiB")
     print(f"refused here, accepted by ggml: {dict(sorted(tally.differences.items()))}")

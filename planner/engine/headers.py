@@ -5,6 +5,8 @@ both must accept it and must find the same tensors at the same places. Values ar
 exact types; a chat template is hashed and never rendered.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,7 +37,7 @@ class _Told(Report, frozen=True, kw_only=True):
     """The child's answer about one file."""
 
     metadata: dict[str, list[object]]
-    tensors: list[tuple[str, tuple[int, ...], str, int, int]]
+    digest: str
     alignment: int
     data_offset: int
 
@@ -93,8 +95,9 @@ def _walk(path: Path, file_bytes: int | None, *, whole: bool) -> tuple[Walked, i
 
 
 def _ask(child: EngineChild, path: Path, walked: Walked) -> _Told:
+    question = {"path": str(path), "pad_to": walked.data_offset, "digest": True}
     try:
-        answer = child.ask("header", {"path": str(path), "pad_to": walked.data_offset}, deadline_s=_DEADLINE_S)
+        answer = child.ask("header", question, deadline_s=_DEADLINE_S)
     except EngineError as error:
         raise _bad(path, error.message) from error
     return msgspec.convert(answer, _Told)
@@ -132,14 +135,12 @@ def _check_names(label: str, walks: Sequence[Walked]) -> None:
 
 def _compare(part: _Part) -> None:
     """Both readers must have found the same tensors at the same places."""
-    ours = [
-        (row.name, _without_ones(row.dims), row.type.lower(), row.size_bytes, row.offset) for row in part.walked.tensors
-    ]
-    theirs = [
-        (name, _without_ones(dims), kind.lower(), size, offset) for name, dims, kind, size, offset in part.told.tensors
-    ]
-    where = (part.walked.data_offset, part.walked.alignment)
-    if ours != theirs or where != (part.told.data_offset, part.told.alignment):
+    digest = hashlib.sha256()
+    for row in part.walked.tensors:
+        line = [row.name, _without_ones(row.dims), row.type.lower(), row.size_bytes, row.offset]
+        digest.update(json.dumps(line).encode() + b"\n")
+    ours = (digest.hexdigest(), part.walked.data_offset, part.walked.alignment)
+    if ours != (part.told.digest, part.told.data_offset, part.told.alignment):
         raise _bad(part.path, "planner and llama.cpp read its tensor table differently")
 
 

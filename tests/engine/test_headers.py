@@ -1,7 +1,10 @@
 """Headers through both readers, and back into phantoms: the engine cannot tell the copy from the file."""
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -308,3 +311,69 @@ def test_layers_that_are_not_there_cannot_be_kept(small, child, tmp_path):
     for layers in ([], [2], [1, 0], [-1]):
         with pytest.raises(ValueError, match="ascending"):
             header_layout(header, layers)
+
+
+def test_two_readers_that_see_different_tables_are_refused(small, child, tmp_path):
+    """A file that is replaced between the two readings, or a reader that is wrong: no header comes of it."""
+    layout = small()
+    write_phantom(tmp_path / "one.gguf", layout)
+    other = tuple(msgspec.structs.replace(each, type="F16") for each in layout.tensors)
+    write_phantom(tmp_path / "other.gguf", msgspec.structs.replace(layout, tensors=other))
+
+    class Swapping(EngineChild):
+        def ask(self, op, args=None, **rest):
+            return child.ask(op, {**args, "path": str(tmp_path / "other.gguf")} if op == "header" else args, **rest)
+
+    with pytest.raises(BadInputError, match="read its tensor table differently"):
+        read_header(Swapping(), [tmp_path / "one.gguf"])
+
+
+_MEASURED = """
+import resource, sys
+from pathlib import Path
+from planner.engine.child import EngineChild
+from planner.engine.headers import read_header
+with EngineChild() as child:
+    read_header(child, [Path(sys.argv[1])])
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    header = read_header(child, [Path(sys.argv[2])])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begin, header.vocab_size, len(header.tensors))
+"""
+_WORDS = tuple(f"▁word{i:07}" for i in range(262_144))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "found"),
+    [
+        pytest.param(
+            {
+                "tokenizer.ggml.tokens": GgufValue(type="[str]", value=_WORDS),
+                "tokenizer.ggml.merges": GgufValue(type="[str]", value=_WORDS + _WORDS),
+            },
+            (),
+            ["262144", "0"],
+            id="262144 words and twice as many merges",
+        ),
+        pytest.param(
+            {},
+            tuple(TensorSpec(name=f"{i:062}", dims=(1, 1, 1, 2), type="F32") for i in range(65_536)),
+            ["None", "65536"],
+            id="as many tensors as are read",
+        ),
+        pytest.param(
+            {f"k{i:01010}": GgufValue(type="[str]", value=("\x01",) * 400) for i in range(4000)},
+            (),
+            ["None", "0"],
+            id="as many long keys and texts as are read",
+        ),
+    ],
+)
+def test_the_largest_headers_cost_at_most_64_mib(metadata, tensors, found, small, tmp_path):
+    """Both readings, the comparison and the header itself, beyond what reading a small one takes."""
+    write_phantom(tmp_path / "small.gguf", small())
+    metadata = {"general.architecture": "gemma3", **metadata}
+    write_phantom(tmp_path / "large.gguf", Layout(architecture="gemma3", metadata=metadata, tensors=tensors, layers=()))
+    command = [sys.executable, "-c", _MEASURED, str(tmp_path / "small.gguf"), str(tmp_path / "large.gguf")]
+    extra, *numbers = subprocess.check_output(command, env=os.environ, timeout=120, text=True).split()
+    assert numbers == found
+    assert int(extra) * (1 if sys.platform == "darwin" else 1024) < 64 << 20

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -70,7 +71,8 @@ def read(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[
     """Header of ``args["path"]``: metadata, the tensor table and where the data begin. Works on a file cut behind it.
 
     ``metadata`` gives for each key ``[type, value]``; a value that is not copied is ``[type, null, length]`` and, for
-    text, its SHA-256 as well. ``tensors`` lists ``[name, [dims], type name, bytes, offset]`` in file order.
+    text, its SHA-256 as well. ``tensors`` lists ``[name, [dims], type name, bytes, offset]`` in file order; with
+    ``args["digest"]`` it is empty, and ``digest`` alone tells the table: the SHA-256 over one JSON line for each.
     """
     ggml = _declared()
     with parsed(args["path"], args.get("pad_to", 0)) as gguf:
@@ -79,26 +81,32 @@ def read(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[
             key = ggml.gguf_get_key(gguf, index).decode("utf-8", "replace")
             metadata[key], cost = _value(ggml, gguf, index, key, left)
             left -= cost
-        tensors = []
+        tensors, digest = [], hashlib.sha256()
         for index in range(ggml.gguf_get_n_tensors(gguf)):
-            shape = ggml.gguf_get_tensor_ne(gguf, index)[:4]
-            while len(shape) > 1 and shape[-1] == 1:
-                shape.pop()
-            tensors.append(
-                [
-                    ggml.gguf_get_tensor_name(gguf, index).decode("utf-8", "replace"),
-                    shape,
-                    ggml.ggml_type_name(ggml.gguf_get_tensor_type(gguf, index)).decode(),
-                    ggml.gguf_get_tensor_size(gguf, index),
-                    ggml.gguf_get_tensor_offset(gguf, index),
-                ]
-            )
+            row = _tensor(ggml, gguf, index)
+            digest.update(json.dumps(row).encode() + b"\n")
+            if not args.get("digest"):
+                tensors.append(row)
         return {
             "metadata": metadata,
             "tensors": tensors,
+            "digest": digest.hexdigest(),
             "alignment": ggml.gguf_get_alignment(gguf),
             "data_offset": ggml.gguf_get_data_offset(gguf),
         }
+
+
+def _tensor(ggml: Any, gguf: Any, index: int) -> list[Any]:
+    shape = ggml.gguf_get_tensor_ne(gguf, index)[:4]
+    while len(shape) > 1 and shape[-1] == 1:
+        shape.pop()
+    return [
+        ggml.gguf_get_tensor_name(gguf, index).decode("utf-8", "replace"),
+        shape,
+        ggml.ggml_type_name(ggml.gguf_get_tensor_type(gguf, index)).decode().lower(),
+        ggml.gguf_get_tensor_size(gguf, index),
+        ggml.gguf_get_tensor_offset(gguf, index),
+    ]
 
 
 def verdicts(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

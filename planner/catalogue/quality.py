@@ -78,9 +78,9 @@ class CapabilityProfile(Report, frozen=True, kw_only=True):
 
 
 class TypeCurve(Report, frozen=True, kw_only=True):
-    """What is known of one recipe: ``log_kld`` (natural logarithm) on a dense model of 8 B, and its spread.
+    """What is known of one recipe: the logarithm of its divergence on a dense model of 8 B, and its spread.
 
-    ``measured`` lists the sizes (parameters) for which somebody published it.
+    ``measured`` lists the sizes (parameters) for which somebody published a loss.
     """
 
     bits_per_weight: float
@@ -99,8 +99,6 @@ class RetentionProfile(Report, frozen=True, kw_only=True):
     per_decade_deviation: float
     agreement: tuple[float, float]
     loss: tuple[float, float]
-    loss_deviation: float
-    lossless_kld: float
 
 
 class Quality:
@@ -135,34 +133,33 @@ class Quality:
     def retention(self, quantization: Quantization, model: Model) -> Retention:
         """The share of an index of ``model`` that survives ``quantization``.
 
-        Divergence is ``exp(log_kld + per_decade × log10(parameters ÷ 8 B))`` of the recipe, or of its bits per weight
-        where nobody published the recipe; what survives is ``exp(−(scale × divergence)^power)``.
+        The divergence is ``exp(log_kld + per_decade × decades above 8 B)`` of the recipe, or of its bits per weight
+        where nobody published the recipe; ``exp(−(scale × divergence)^power)`` survives. A mixture of experts counts
+        as total^(2/3) × active^(1/3).
         """
         profile = self._retention
         curve = profile.types.get(quantization.name.upper())
-        bits = quantization.bits_per_weight if curve is None else curve.bits_per_weight
         if curve is None:
-            log_kld, deviation, measured = _interpolate(profile.bits, bits), profile.bits_deviation, False
+            log_kld, deviation = _interpolate(profile.bits, quantization.bits_per_weight), profile.bits_deviation
         else:
             log_kld, deviation = curve.log_kld, curve.deviation
-            measured = any(0.5 <= model.parameters / size <= 2 for size in curve.measured)
-        decades = math.log10(model.parameters / 8e9)
+        decades = model_features(float(model.parameters), float(model.parameters_active))["size"] - math.log10(0.8)
         centre = log_kld + profile.per_decade * decades
-        spread = math.hypot(deviation, profile.per_decade_deviation * decades, profile.loss_deviation)
-        kld = math.exp(centre)
-        floor, falling = profile.agreement
+        spread = _QUANTILE_90 * math.hypot(deviation, profile.per_decade_deviation * decades)
+        steepness, falling = profile.agreement
+        near = curve is not None and any(0.5 <= model.parameters / size <= 2 for size in curve.measured)
         return Retention(
-            share=self._share(kld),
-            low=self._share(math.exp(centre + _QUANTILE_90 * spread)),
-            high=self._share(math.exp(centre - _QUANTILE_90 * spread)),
-            kld=kld,
-            agreement=math.exp(-((floor * kld) ** falling)),
-            origin="measured" if measured else "interpolated",
+            share=self._share(centre),
+            low=self._share(centre + spread),
+            high=self._share(centre - spread),
+            kld=math.exp(centre),
+            agreement=math.exp(-((steepness * math.exp(centre)) ** falling)),
+            origin="measured" if near else "interpolated",
         )
 
-    def _share(self, kld: float) -> float:
+    def _share(self, log_kld: float) -> float:
         scale, power = self._retention.loss
-        return math.exp(-((scale * max(0.0, kld - self._retention.lossless_kld)) ** power))
+        return math.exp(-((scale * math.exp(log_kld)) ** power))
 
     def _inferred(self, model: Model, group: TaskGroup, *, thinking: bool) -> Capability:
         profile = self._profile.groups[group]
@@ -210,7 +207,7 @@ def load_quality(profiles: Path | None = None) -> Quality:
 
 
 def model_features(
-    parameters: float, active: float, years: float, thinking: float, *, coder: bool
+    parameters: float, active: float, years: float = 0.0, thinking: float = 0.0, *, coder: bool = False
 ) -> Mapping[str, float]:
     """What an inferred ability is a linear function of; all zero but ``level`` for a dense 10 B model of January 2025.
 

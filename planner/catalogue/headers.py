@@ -17,7 +17,7 @@ from planner.errors import BadInputError
 from planner.types.header import Header
 from planner.types.model import License, Model, Shape, TensorSpec
 
-__all__ = ["Count", "count_parameters", "model_from_header"]
+__all__ = ["Count", "Origin", "count_parameters", "find_origin", "model_from_header"]
 
 _BLOCK = re.compile(r"blk\.(\d{1,4})\.")
 _ROUTED = re.compile(r"_(?:ch)?exps\.")
@@ -42,7 +42,9 @@ class Count(NamedTuple):
     lookup: int
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
+    """The catalogue's model that a file comes from, whether it is that very model, and what says so."""
+
     model: Model
     exact: bool
     how: str
@@ -89,7 +91,7 @@ def model_from_header(header: Header, *, id: str, known: Catalogue | None = None
             f"{header.name}: no language model: {what}", hint="name the model's own file", code="bad-gguf"
         )
     count = count_parameters(header)
-    origin = _origin(header, count, known) if known is not None else None
+    origin = find_origin(header, known) if known is not None else None
     own = _from_file(header, count, id=id, context=context)
     if origin is None:
         return own
@@ -140,7 +142,7 @@ def _shape(header: Header) -> Shape:
     return {"n_layer": header.block_count, **{name: value for name, value in named.items() if value}}
 
 
-def _with_origin(own: Model, origin: _Origin) -> Model:
+def _with_origin(own: Model, origin: Origin) -> Model:
     """What the file proves, over what is known of the model it comes from."""
     source = origin.model
     if not origin.exact:
@@ -162,9 +164,10 @@ def _with_origin(own: Model, origin: _Origin) -> Model:
     )
 
 
-def _origin(header: Header, count: Count, known: Catalogue) -> _Origin | None:
+def find_origin(header: Header, known: Catalogue) -> Origin | None:
     """The catalogue's model that this file was converted or made from: by its own name, else by the base it names."""
     facts = header.facts
+    count = count_parameters(header)
     # Published counts leave lookup tables out, and some files hold a second copy of a head that is the embedding.
     head = sum(math.prod(tensor.dims) for tensor in header.tensors if tensor.name == _HEAD)
     counts = {count.total, count.total - count.lookup, count.total - head}
@@ -181,7 +184,7 @@ def _origin(header: Header, count: Count, known: Catalogue) -> _Origin | None:
     ):
         found = by_name.get(_plain(said)) if said else None
         if said and found is not None:
-            return _Origin(found, exact=True, how=f"{how} says {said!r}")
+            return Origin(found, exact=True, how=f"{how} says {said!r}")
     if len(facts.base_models) != 1:
         return None
     base = "/".join(facts.base_models[0].rstrip("/").split("/")[-2:]).casefold()
@@ -189,7 +192,7 @@ def _origin(header: Header, count: Count, known: Catalogue) -> _Origin | None:
         if base in {(model.hf_repo or "").casefold(), (model.modelscope_id or "").casefold()}:
             # A file without a name of its own that states a base is a repackaging; with another name it is a child.
             exact = facts.name is None and facts.finetune is None
-            return _Origin(model, exact=exact, how=f"general.base_model says {base!r}")
+            return Origin(model, exact=exact, how=f"general.base_model says {base!r}")
     return None
 
 

@@ -89,10 +89,32 @@ class Appraiser:
         """Points within which two candidates cannot be told apart: all that the credits can add."""
         return self._margin
 
-    def bound(self, model: Model, quantization: Quantization, context: int, cache: CacheType) -> float:
-        """The most that a candidate's score can be, whatever its speed and memory."""
-        best = max(factors.points for _, factors, _ in self._entries(model, quantization, context, cache))
-        return best + self._margin * (1.0 + policy.headroom_credit(1.0))
+    def bound(
+        self,
+        model: Model,
+        quantization: Quantization,
+        context: int,
+        cache: CacheType,
+        *,
+        fastest_tokens_per_s: float = math.inf,
+    ) -> float:
+        """The most that a candidate's score can be when it decodes at ``fastest_tokens_per_s`` or slower."""
+        roomy = policy.headroom_credit(1.0)
+        return max(
+            factors.points + self._margin * (self._speed_credit(model, fastest_tokens_per_s, thinking) + roomy)
+            for thinking, factors, _ in self._entries(model, quantization, context, cache)
+        )
+
+    def _speed_credit(self, model: Model, tokens_per_s: float, thinking: bool) -> float:
+        seconds = policy.answer_seconds(self._goal, model, tokens_per_s, thinking=thinking)
+        return policy.speed_credit(self._goal, seconds)
+
+    def least_tokens_per_s(self, model: Model) -> float:
+        """The speed below which the model is refused in every mode: the goal's floor, or what answers in time."""
+        longest = policy.longest_answer_seconds(self._goal)
+        modes = self._quality.modes(model)
+        in_time = min(policy.answer_seconds(self._goal, model, 1.0, thinking=mode) for mode in modes) / longest
+        return max(self._goal.min_tokens_per_s, in_time)
 
     def kept(self, model: Model, quantization: Quantization) -> float:
         """The share of an index that survives a quantization of ``model``; 1 where nobody could tell."""

@@ -165,13 +165,23 @@ def least_bytes(model: Model, quantization: Quantization) -> int:
     return int(model.parameters * max(1.5, share * quantization.bits_per_weight) / 8)
 
 
-def memory_bound(machine: Machine) -> int | None:
-    """All bytes that a model could ever use here, before any reserve; ``None`` when a GPU's memory is unknown."""
+def memory_bound(goal: Goal, machine: Machine) -> int | None:
+    """All bytes that a model could ever use here beside the reserves; ``None`` when a GPU's memory is unknown.
+
+    Memory that CPU and GPU share is counted once.
+    """
     gpus = machine.gpus if gpu_is_used(machine) else ()
-    sizes = [gpu.memory_total_bytes for gpu in gpus]
-    if None in sizes:
-        return None
-    return machine.memory.usable_bytes + sum(size for size in sizes if size is not None)
+    usable = machine.memory.usable_bytes
+    host = usable - policy.reserve_bytes(goal, machine, host=True, available_bytes=usable)
+    rooms = []
+    for gpu in gpus:
+        size = gpu.memory_total_bytes
+        if size is None:
+            return None
+        rooms.append(size - policy.reserve_bytes(goal, machine, host=gpu.unified_memory, available_bytes=size))
+    if gpus and all(gpu.unified_memory for gpu in gpus):
+        return max(host, *rooms)
+    return host + sum(rooms)
 
 
 def gpu_is_used(machine: Machine) -> bool:

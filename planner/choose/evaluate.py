@@ -16,7 +16,7 @@ import msgspec
 from planner.choose import candidates, policy, refine
 from planner.choose.appraisal import Appraiser, QualitySource
 from planner.choose.candidates import Step
-from planner.choose.evaluation import Estimator, Evaluation, ModelOutcome
+from planner.choose.evaluation import Considered, Estimator, Evaluation, ModelOutcome
 from planner.choose.inquiry import Inquiry, Option
 from planner.choose.placement import Placed, placements
 from planner.choose.rank import order_key, pareto, rank
@@ -32,6 +32,8 @@ __all__ = ["evaluate"]
 
 _LIGHTER_TYPE_GAIN = 2.0
 """Most that a lighter tensor type gains per byte on a CPU: Q4_0 over Q6_K, 1.7 on an Ampere Altra."""
+_LIGHTER_TYPE_GAIN_ON_GPU = 1.25
+"""The same on a GPU, which waits for its memory and not for unpacking: one share of bandwidth fits all types."""
 
 
 _FASTER_MODELS = 3
@@ -93,7 +95,7 @@ class _Search:
         self.offer = offer
         self.appraiser = appraiser
         self.inquiry = Inquiry(goal, machine, estimator, appraiser)
-        self.memory_bound = candidates.memory_bound(machine)
+        self.memory_bound = candidates.memory_bound(goal, machine)
         self.on_gpu = candidates.gpu_is_used(machine)
         self.unified = self.on_gpu and all(gpu.unified_memory for gpu in machine.gpus)
         self.recipes: dict[tuple[bool, int], tuple[Quantization, ...]] = {}
@@ -120,7 +122,10 @@ class _Search:
             model = by_id[name]
             best = self._best(name)
             if -negative > best:
-                self._work_out(Option(model, self._recipes(model)[index]), best)
+                option = Option(model, self._recipes(model)[index])
+                # What the model's heavier recipes showed bounds its lighter ones more closely than "at any speed".
+                if self._bound_from_speeds(option) > best:
+                    self._work_out(option, best)
                 if index + 1 < len(self._recipes(model)):
                     heapq.heappush(queue, (-self._bound(model, index + 1), name, index + 1))
         self._look_for_faster(queue, by_id)
@@ -190,40 +195,61 @@ class _Search:
         for candidate in self._climb_down(option, steps, best):
             self.found.setdefault(name, []).append(candidate)
 
-    def _too_big_for_sure(self, option: Option, step: Step) -> bool:
-        least = candidates.least_bytes(option.model, option.quantization)
-        if self.memory_bound is None or least <= self.memory_bound:
-            return False
-        text = f"needs at least {gib(least)} for its weights, and this machine has {gib(self.memory_bound)} in all"
-        self.inquiry.note(
-            option, step, None, Reason(code="too-big", text=text, rule="memory"), needed_bytes=least, verdict="too-big"
-        )
-        return True
+    def _bound_from_speeds(self, option: Option) -> float:
+        """The most that an option can score with what is known of the model's speed."""
+        step = candidates.ladder(self.goal, option.model)[0]
+        return self.inquiry.bound(option, step, self._fastest(option))
 
-    def _too_slow_for_sure(self, option: Option, step: Step) -> bool:
-        """Whether a CPU that was too slow with a heavier recipe cannot be fast enough with this one.
+    def _fastest(self, option: Option) -> float:
+        """The most tokens per second that a recipe can reach, judged from others of its model; infinite if unknown.
 
-        Time per token grows with the bytes read; no lighter type is read more than twice as fast per byte. Where a
-        GPU helps this says nothing: fewer bytes may move whole layers there.
+        Time per token grows with the bytes read, and no lighter type is read more than twice as fast per byte. A split
+        over GPU and CPU says nothing: fewer bytes may move whole layers to the GPU.
         """
-        if self.on_gpu:
-            return False
         least = candidates.least_bytes(option.model, option.quantization)
-        slow = [
+        known = [
             (entry.tokens_per_s, entry.file_bytes)
             for entry in self.inquiry.considered
-            if entry.model == option.model.id and entry.tokens_per_s and entry.file_bytes
+            if entry.model == option.model.id and entry.tokens_per_s and entry.file_bytes and self._is_whole(entry)
         ]
-        reach = min((_LIGHTER_TYPE_GAIN * speed * max(1.0, size / least) for speed, size in slow), default=math.inf)
-        if reach >= self.goal.min_tokens_per_s:
+        gain = _LIGHTER_TYPE_GAIN_ON_GPU if self.on_gpu else _LIGHTER_TYPE_GAIN
+        return min((gain * speed * max(1.0, size / least) for speed, size in known), default=math.inf)
+
+    def _is_whole(self, entry: Considered) -> bool:
+        return not self.on_gpu or (entry.settings is not None and not self._is_split(entry.settings))
+
+    def _too_big_for_sure(self, option: Option, step: Step) -> bool:
+        """Whether weights and the smallest cache that was seen for this model exceed all memory there is."""
+        least = candidates.least_bytes(option.model, option.quantization)
+        if self.memory_bound is None or least + self._least_cache(option) <= self.memory_bound:
+            return False
+        text = (
+            f"needs at least {gib(least)} for its weights, and this machine has {gib(self.memory_bound)} for weights "
+            "and context in all"
+        )
+        reason = Reason(code="too-big", text=text, rule="memory")
+        self.inquiry.note(option, step, None, reason, needed_bytes=least, verdict="too-big")
+        return True
+
+    def _least_cache(self, option: Option) -> int:
+        """Bytes of the cache on the ladder's lowest rung, where an answer about the model told them; else 0."""
+        lowest = candidates.ladder(self.goal, option.model)[-1]
+        return self.inquiry.least_cache_bytes(option.model, lowest)
+
+    def _too_slow_for_sure(self, option: Option, step: Step) -> bool:
+        """Whether what was too slow with a heavier recipe cannot be fast enough with this one."""
+        reach, floor = self._fastest(option), self.appraiser.least_tokens_per_s(option.model)
+        if reach >= floor:
             return False
         text = (
             f"heavier quantizations of it are too slow, and fewer bytes can make that {rate(reach)} tokens/s at most; "
-            f"{rate(self.goal.min_tokens_per_s)} are asked for"
         )
-        self.inquiry.note(
-            option, step, None, Reason(code="too-slow", text=text, rule="speed-floor"), verdict="too-slow"
-        )
+        if floor > self.goal.min_tokens_per_s:
+            text += f"answers in time need {rate(floor)}"
+            reason = Reason(code="answer-too-late", text=text, rule="answer-time")
+        else:
+            reason = Reason(code="too-slow", text=f"{text}{rate(floor)} are asked for", rule="speed-floor")
+        self.inquiry.note(option, step, None, reason, verdict="too-slow")
         return True
 
     def _climb_down(self, option: Option, steps: tuple[Step, ...], best: float = 0.0) -> Iterator[Candidate]:

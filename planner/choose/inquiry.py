@@ -4,6 +4,7 @@ The mistake it prevents is an answer that is used and not written down: whatever
 entry in ``considered``, so every loser has its reason.
 """
 
+import math
 from typing import NamedTuple
 
 from planner.choose.appraisal import Appraisal, Appraiser
@@ -36,6 +37,7 @@ class Inquiry:
         self._machine = machine
         self._estimator = estimator
         self._answers: dict[tuple[str, str, Settings], Placed] = {}
+        self._caches: dict[tuple[str, Step], int] = {}
         self.considered: list[Considered] = []
 
     @property
@@ -47,9 +49,15 @@ class Inquiry:
         """What was noted, by model, the most useful first."""
         return tuple(sorted(self.considered, key=lambda c: (c.model, -c.score, -c.bound, c.quantization)))
 
-    def bound(self, option: Option, step: Step) -> float:
-        """The most that an option's score can be at a rung of settings."""
-        return self._appraiser.bound(option.model, option.quantization, step.context, step.cache)
+    def bound(self, option: Option, step: Step, fastest_tokens_per_s: float = math.inf) -> float:
+        """The most that an option's score can be at a rung of settings and a speed."""
+        return self._appraiser.bound(
+            option.model,
+            option.quantization,
+            step.context,
+            step.cache,
+            fastest_tokens_per_s=fastest_tokens_per_s,
+        )
 
     def appraise(self, option: Option, step: Step, placed: Placed | None) -> Appraisal:
         """What an option is worth with an answer, or without one at the speed that was asked for."""
@@ -72,7 +80,15 @@ class Inquiry:
             estimate = self._estimator(option.model, option.quantization, settings)
             judged = judge(self._goal, self._machine, estimate) if isinstance(estimate, Estimate) else None
             self._answers[key] = Placed(settings, estimate, judged)
+            if judged is not None:
+                held = sum(row.cache_bytes for row in judged.memory)
+                rung = (option.model.id, self._step(settings))
+                self._caches[rung] = min(held, self._caches.get(rung, held))
         return self._answers[key]
+
+    def least_cache_bytes(self, model: Model, step: Step) -> int:
+        """The least cache that an answer about ``model`` at a rung's context and cache type told; 0 before any did."""
+        return self._caches.get((model.id, step), 0)
 
     def candidate(self, option: Option, placed: Placed) -> Candidate | None:
         """A candidate from an answer that fits memory; notes it, and gives ``None`` when it is too slow."""

@@ -1,8 +1,10 @@
 """The engine's answers: equal to what llama.cpp publishes and does, kept per build, asked again when damaged."""
 
 from functools import partial
+from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from planner import catalogue
@@ -187,3 +189,16 @@ def test_a_header_is_read_by_ggmls_own_parser(child, known, tmp_path):
     assert told["metadata"]["qwen3.block_count"] == ["u32", 2]
     written = {tensor.name: (list(tensor.dims), tensor.type.lower()) for tensor in layout.tensors}
     assert {name: (dims, kind) for name, dims, kind, _size, _offset in told["tensors"]} == written
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
+def test_the_state_of_a_recurrent_model_is_told_and_never_written(known, tmp_path):
+    """Qwen3.8-2.4T keeps 590 MiB of state for one sequence; the child that says so stays small."""
+    settings = Settings(context_tokens=4096)
+    with EngineChild() as running:
+        oracle = Oracle(running, folder=tmp_path)
+        (answer,) = oracle.buffers(*shape(known, "qwen3.8-2.4t-a95b"), [settings], known.quantization("Q4_K_M"))
+        (child,) = psutil.Process().children()
+        peak_kib = int(Path(f"/proc/{child.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    assert sum(buffer.context_bytes for buffer in answer.buffers) > 500 * MIB
+    assert peak_kib < 200 * 1024

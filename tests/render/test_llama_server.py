@@ -121,7 +121,8 @@ def test_the_golden_command_line(chosen, model):
     assert shlex.join(commands(chosen, model).llama_server) == (
         "llama-server --model Qwen3-8B-Q4_K_M.gguf --ctx-size 8192 --parallel 1 --no-kv-unified --cache-type-k f16 "
         "--cache-type-v f16 --flash-attn auto --batch-size 2048 --ubatch-size 512 --reasoning off --load-mode none "
-        "--device none --threads 8 --threads-batch 8 --cache-ram 0 --ctx-checkpoints 0 --fit off --host 127.0.0.1 --port 8080"
+        "--device none --threads 8 --threads-batch 8 --cache-ram 0 --ctx-checkpoints 0 --fit off "
+        "--host 127.0.0.1 --port 8080"
     )
 
 

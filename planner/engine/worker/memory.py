@@ -16,6 +16,7 @@ from typing import Any
 
 from errors import Refused
 from llama import Engine, engine, find_library
+from untouched import untouched_state
 
 __all__ = ["ask", "weights"]
 
@@ -53,7 +54,8 @@ def ask(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
     settings = list(args["settings"])
     model = eng.load_model(args["path"], settings[0], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
     try:
-        answers = [_answer(eng, model, each) for each in settings]
+        with untouched_state(eng):
+            answers = [_answer(eng, model, each) for each in settings]
     finally:
         eng.api.llama_model_free(model)
     return {"answers": answers}

@@ -48,7 +48,7 @@ LOADINGS: dict[str, Mapping[str, float]] = {
     **dict.fromkeys(("triviaqa", "chineseqa", "chinese_simpleqa", "simpleqa", "simpleqa_verified"), _CHAT),
     **dict.fromkeys(("livecodebench", "humaneval", "mbpp", "usaco", "codeforces", "aider_polyglot", "scicode"), _CODE),
     **dict.fromkeys(("swe_bench_verified", "swe_bench_pro", "swe_atlas", "bfcl", "aa_coding_index"), _CODE),
-    **dict.fromkeys(("aa_coding_agent_index", "terminal_bench"), _CODE),
+    **dict.fromkeys(("aa_coding_agent_index", "terminal_bench", "whatmodel_code"), _CODE),
     **dict.fromkeys(
         ("gpqa", "gpqa_diamond", "hle", "aime24", "aime25", "hmmt25", "math", "math500", "gsm8k"), _REASONING
     ),

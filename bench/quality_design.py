@@ -28,7 +28,7 @@ _PRIORS: dict[str, tuple[float, float, float]] = {
     "thinking_size": (0.0, 0.3, 0.2),
     "thinking_age": (0.0, 0.2, 0.1),
     "base": (0.0, 0.5, 0.5),
-    "coder": (0.0, 0.2, 0.5),
+    "coder": (0.0, 0.15, 0.4),
 }
 """Weak on purpose: two standard deviations reach from no effect at all to twice the usual one."""
 

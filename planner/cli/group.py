@@ -17,7 +17,9 @@ COMMANDS = {
     "detect": "Show what this machine is and what of it a model may use.",
     "models": "List the models that planner knows.",
     "show": "Tell all facts about one model, with their sources.",
+    "inspect": "Tell what a GGUF file or a repository of them holds.",
     "estimate": "Show the memory that one model needs, buffer by buffer.",
+    "measure": "Time one model on this machine with llama.cpp's own kernels.",
     "why-not": "Say why a model is not the choice.",
     "schema": "Print the JSON Schema of a document.",
 }

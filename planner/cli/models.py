@@ -1,9 +1,14 @@
 """``planner models``: the catalogue, by the names that every other command takes."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from planner.cli.options import json_option, machine_option
 from planner.cli.values import language_code, size_bytes
+
+if TYPE_CHECKING:
+    from planner.workflow import ModelFilter
 
 __all__ = ["command"]
 
@@ -48,6 +53,12 @@ __all__ = ["command"]
     metavar="SIZE",
     help="Only models whose weights take at most so much at 4.85 bits each (Q4_K_M), such as 8GiB.",
 )
+@click.option(
+    "--local",
+    is_flag=True,
+    help="List the model files on this machine instead: those that Hugging Face's tools, ModelScope, llama.cpp, LM "
+    "Studio and Ollama have fetched. Sizes are then those of the files.",
+)
 @json_option
 def command(
     *,
@@ -58,6 +69,7 @@ def command(
     fits: bool,
     machine: str | None,
     max_size: int | None,
+    local: bool,
     as_json: bool,
 ) -> int:
     """List the models that planner knows.
@@ -78,6 +90,8 @@ def command(
         fits=fits,
         machine=machine,
     )
+    if local:
+        return _print_local(asked, as_json=as_json)
     found = workflow.select(asked)
     if as_json:
         from planner.render.documents import models_document
@@ -88,4 +102,23 @@ def command(
 
         text = models_text(found.models, found.known_only, found.languages_unknown, style=output.style())
         output.print_text(text)
+    return 0
+
+
+def _print_local(asked: "ModelFilter", *, as_json: bool) -> int:
+    from pathlib import Path
+
+    from planner import workflow
+    from planner.cli import output
+    from planner.render.documents import local_document
+
+    found = workflow.local_models(asked)
+    copies = ((each.copy, each.model) for each in found.copies)
+    document = local_document(copies, unrecognised=found.unrecognised, notes=found.notes)
+    if as_json:
+        output.print_json(document)
+    else:
+        from planner.render.local import local_text
+
+        output.print_text(local_text(document, home=str(Path("~").expanduser()), style=output.style()))
     return 0

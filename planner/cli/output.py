@@ -58,9 +58,11 @@ def print_bytes(data: bytes) -> None:
 
 
 def print_note(text: str) -> None:
-    """Put one line on stderr; a closed stderr is no reason to fail."""
+    """Put a few lines on stderr, without control characters of strangers; a closed stderr is no reason to fail."""
+    from planner.render.printable import printable
+
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         # Nobody listens; the exit code still speaks.
         return

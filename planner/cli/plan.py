@@ -18,6 +18,7 @@ __all__ = ["command"]
 @goal_options
 @click.option("--model", metavar="MODEL", help="Take this model and choose the rest.")
 @quantization_option
+@click.option("--local", is_flag=True, help="Choose among the models that are on this machine already.")
 @machine_option
 @click.option("--quick", is_flag=True, help="Measure for at most 30 s instead of 120 s.")
 @click.option("--no-measure", is_flag=True, help="Predict speeds instead of measuring them.")
@@ -31,6 +32,7 @@ def command(
     goal: "Goal",
     model: str | None,
     quant: str | None,
+    local: bool,
     machine: str | None,
     quick: bool,
     no_measure: bool,
@@ -51,10 +53,12 @@ def command(
 
     if quick and no_measure:
         raise click.UsageError("--quick and --no-measure exclude each other")
+    if local and model is not None:
+        raise click.UsageError("--local and --model exclude each other")
     measure: Literal["none", "quick", "full"] = "none" if no_measure else "quick" if quick else "full"
     with progress(quiet=as_json) as shown:
         plan = workflow.plan(
-            replace(goal, model=model, quantization=quant),
+            replace(goal, model=model, quantization=quant, local=local),
             machine=machine,
             measure=measure,
             engine_python=engine_python,

@@ -58,11 +58,12 @@ class _Stages:
         from rich.markup import escape
 
         from planner import units
+        from planner.render.printable import printable
 
         left = f"{units.duration(max(0.0, total - done))} left" if total > 0 else ""
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(escape(stage), total=None, left=left)
-        described = escape(f"{stage}: {text}" if text else stage)
+        described = escape(printable(f"{stage}: {text}" if text else stage))
         self._bar.update(
             self._tasks[stage], description=described, completed=done, total=total if total > 0 else None, left=left
         )

@@ -15,8 +15,10 @@ __all__ = [
     "LOAD_MODES",
     "MOST_TOKENS",
     "USES",
+    "depths",
     "language_code",
     "size_bytes",
+    "tests",
     "tokens",
     "tokens_per_s",
 ]
@@ -58,6 +60,22 @@ def tokens(value: str) -> int:
     if not 1 <= count <= MOST_TOKENS:
         raise click.BadParameter(f"{value} tokens are outside 1 to {MOST_TOKENS}")
     return count
+
+
+def tests(value: str) -> tuple[tuple[str, int], ...]:
+    """Tests by llama-bench's names: ``pp512,tg128`` is ``(("prompt", 512), ("generate", 128))``, each once."""
+    found = []
+    for name in value.split(","):
+        match = re.fullmatch(r"(pp|tg)([0-9]{1,7})", name.strip().lower(), re.ASCII)
+        if match is None or int(match[2]) == 0:
+            raise click.BadParameter(f"{name.strip()!r} is no test; write pp512 or tg128, more with commas between")
+        found.append(("prompt" if match[1] == "pp" else "generate", int(match[2])))
+    return tuple(dict.fromkeys(found))
+
+
+def depths(value: str) -> tuple[int, ...]:
+    """Numbers of tokens, zero included: ``0,4k`` is ``(0, 4096)``, each once."""
+    return tuple(dict.fromkeys(0 if each.strip() == "0" else tokens(each) for each in value.split(",")))
 
 
 def language_code(value: str) -> str:

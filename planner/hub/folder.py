@@ -32,7 +32,7 @@ def list_path(reference: Reference) -> Repository:
     else:
         split = split_of(path.name)
         files = [path] if split is None else sorted(_sisters(path, split.prefix, split.count, walk))
-    parts = [part for file in files if (part := walk.part(file, str(file))) is not None]
+    parts = [part for file in files if (part := walk.part(file.absolute(), str(file))) is not None]
     if not parts:
         raise FileIOError(f"{path}: cannot be read", hint="check its permissions")
     return Repository(hub="local", name=str(path), artifacts=artifacts_of(parts, hub="local"), notes=tuple(walk.notes))

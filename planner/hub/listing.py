@@ -41,7 +41,7 @@ def narrowed(repository: Repository, reference: Reference) -> Repository:
     Raises :class:`MissingInputError` when none is left, naming those that are there.
     """
     chosen = [artifact for artifact in repository.models if _names_file(artifact, reference.file)]
-    if reference.kind in {"hf", "ms"} and reference.quantization is not None:
+    if reference.quantization is not None:
         wanted = reference.quantization
         exact = [artifact for artifact in chosen if same_quantization(wanted, artifact.quantization)]
         chosen = exact or [

@@ -6,15 +6,20 @@ They exist so that every document on stdout has a published schema, errors inclu
 from collections.abc import Iterable
 
 from planner.types import Report
+from planner.types.artifact import CacheKind, LocalModel
+from planner.types.inspection import FileSet, file_set
 from planner.types.model import KnownModel, Model
 
 __all__ = [
     "ErrorBody",
     "ErrorDocument",
     "KnownEntry",
+    "LocalDocument",
+    "LocalEntry",
     "ModelDocument",
     "ModelEntry",
     "ModelsDocument",
+    "local_document",
     "model_document",
     "models_document",
 ]
@@ -96,6 +101,50 @@ class ModelDocument(Report, frozen=True, kw_only=True):
     schema: str = "planner/model/1"
     model: Model | None
     known_only: KnownModel | None
+
+
+class LocalEntry(Report, frozen=True, kw_only=True):
+    """A model that is on this machine: in whose cache, from which repository, and which files.
+
+    ``model`` is the catalogue's model that the repository is named after, ``None`` where its name does not say.
+    """
+
+    source: CacheKind
+    name: str
+    repo: str | None
+    model: str | None
+    files: FileSet
+
+
+class LocalDocument(Report, frozen=True, kw_only=True):
+    """What ``planner models --local --json`` prints.
+
+    ``unrecognised`` counts files that were left out because a fact of the catalogue was asked and nobody knows which
+    model they are; ``notes`` says what could not be looked at.
+    """
+
+    schema: str = "planner/local-models/1"
+    models: tuple[LocalEntry, ...]
+    unrecognised: int
+    notes: tuple[str, ...]
+
+
+def local_document(
+    copies: Iterable[tuple[LocalModel, Model | None]], *, unrecognised: int = 0, notes: Iterable[str] = ()
+) -> LocalDocument:
+    """The models on this machine as a document, by program and name."""
+    entries = [
+        LocalEntry(
+            source=copy.source,
+            name=copy.name,
+            repo=copy.repo,
+            model=model.id if model is not None else None,
+            files=file_set(copy.artifact),
+        )
+        for copy, model in copies
+    ]
+    entries.sort(key=lambda entry: (entry.source, entry.name, entry.files.path or ""))
+    return LocalDocument(models=tuple(entries), unrecognised=unrecognised, notes=tuple(notes))
 
 
 def models_document(

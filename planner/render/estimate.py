@@ -6,6 +6,7 @@ from planner import units
 from planner.render.layout import INDENT, bullets, columns, labelled, section
 from planner.render.style import PLAIN, Style
 from planner.render.text import finish, memory_lines, settings_lines, speed_words
+from planner.render.untrusted import cleaned
 from planner.types.plan import Candidate, DeviceMemory, Verdict
 
 __all__ = ["estimate_text", "verdict_words"]
@@ -32,6 +33,7 @@ _ROWS: tuple[tuple[str, Callable[[DeviceMemory], int | None]], ...] = (
 
 def estimate_text(candidate: Candidate, style: Style = PLAIN) -> str:
     """What the candidate needs on each device and whether that fits."""
+    candidate = cleaned(candidate)
     title = f"{candidate.model} {candidate.quantization}, {units.gib(candidate.file_bytes)} of weights"
     lines = [style.heading(title)]
     lines += [f"{INDENT}{line}" for line in settings_lines(candidate.settings, style)]

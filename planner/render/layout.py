@@ -13,14 +13,20 @@ __all__ = ["INDENT", "blocks", "bullets", "columns", "facts", "labelled", "parag
 INDENT = "  "
 
 
-def paragraph(text: str, *, indent: str = INDENT, hanging: str | None = None) -> list[str]:
-    """The text broken at spaces into lines of at most :data:`~planner.render.style.WIDTH` columns."""
+def paragraph(
+    text: str, *, indent: str = INDENT, hanging: str | None = None, unbroken_words: bool = False
+) -> list[str]:
+    """The text broken at spaces into lines of at most :data:`~planner.render.style.WIDTH` columns.
+
+    ``unbroken_words`` leaves a longer word whole: a path or an address that is to be copied.
+    """
     return textwrap.wrap(
         text,
         width=WIDTH,
         initial_indent=indent,
         subsequent_indent=indent if hanging is None else hanging,
         break_on_hyphens=False,
+        break_long_words=not unbroken_words,
     ) or [indent.rstrip()]
 
 

@@ -10,6 +10,7 @@ from planner.render.llama_server import shell_lines
 from planner.render.rejected import rejected_lines
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.text import finish, machine_lines, memory_lines, settings_lines, speed_origin, speed_range, tokens
+from planner.render.untrusted import cleaned
 from planner.types.plan import Candidate, Goal, Plan
 
 __all__ = ["goal_words", "plan_text"]
@@ -19,6 +20,7 @@ _USES = {"chat": "chat", "code": "writing code", "reasoning": "reasoning", "docu
 
 def plan_text(plan: Plan, style: Style = PLAIN) -> str:
     """The whole plan: answer, machine, choice, memory, speed, why, trade-offs, rejected, warnings, next steps."""
+    plan = cleaned(plan)
     lines = [style.heading(line) for line in paragraph(_answer(plan), indent="")]
     lines += [*paragraph(f"You asked for {goal_words(plan.goal)}.", indent=""), ""]
     machine = [line for fact in machine_lines(plan.machine, style) for line in paragraph(fact)]
@@ -45,6 +47,7 @@ def goal_words(goal: Goal) -> str:
         f"at least {units.rate(goal.min_tokens_per_s)} tokens/s",
         None if goal.max_answer_seconds is None else f"an answer within {units.duration(goal.max_answer_seconds)}",
         f"that speaks {', '.join(goal.languages)}" if goal.languages else None,
+        "that is on this machine already" if goal.local else None,
         f"of {', '.join(goal.families)}" if goal.families not in {(), ("all",)} else None,
         "a licence for commercial use" if goal.commercial_license else None,
         f"model {goal.model}" if goal.model else None,
@@ -152,12 +155,20 @@ def _next(plan: Plan, style: Style) -> list[str]:
     shell = shell_lines(commands.llama_server, commands.environment, width=WIDTH, indent=INDENT * 3)
     steps = []
     if commands.weights_hint:
-        steps += paragraph(f"1. Get the weights. {commands.weights_hint}.", hanging=INDENT + "   ")
+        hint = f"1. Get the weights. {commands.weights_hint}."
+        steps += paragraph(hint, hanging=INDENT + "   ", unbroken_words=True)
     steps += paragraph(f"{2 if steps else 1}. Start the server; it answers on http://127.0.0.1:8080 :")
     steps += ["", *shell, ""]
-    steps.append(f"{INDENT}Why not another model?             planner why-not {_loser(plan)}")
+    if not _is_of_files(plan):
+        steps.append(f"{INDENT}Why not another model?             planner why-not {_loser(plan)}")
     steps.append(f"{INDENT}All of it, with a Python snippet?  add --json to the same command")
     return section("Next", steps, style)
+
+
+def _is_of_files(plan: Plan) -> bool:
+    """Whether the candidates are files: why-not knows the catalogue alone."""
+    candidates = (plan.chosen, *plan.alternatives, *plan.pareto)
+    return all(each is not None and each.artifact is not None for each in candidates)
 
 
 def _loser(plan: Plan) -> str:

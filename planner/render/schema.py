@@ -2,8 +2,10 @@
 
 import msgspec
 
-from planner.render.documents import ErrorDocument, ModelDocument, ModelsDocument
+from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
+from planner.types.inspection import Inspection
 from planner.types.machine import Machine
+from planner.types.measurement import Measurement
 from planner.types.plan import Candidate, Plan
 
 __all__ = ["DOCUMENTS", "schema_json", "schema_of"]
@@ -14,6 +16,9 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "estimate": Candidate,
     "models": ModelsDocument,
     "model": ModelDocument,
+    "local-models": LocalDocument,
+    "inspection": Inspection,
+    "measurement": Measurement,
     "error": ErrorDocument,
 }
 """Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""

@@ -5,10 +5,11 @@ from typing import Literal
 from planner.types import Report
 from planner.types.settings import Settings
 
-__all__ = ["Conditions", "Measurement", "Origin", "Spread", "Test", "TestResult"]
+__all__ = ["Conditions", "Measurement", "Origin", "Spread", "Test", "TestKind", "TestResult"]
 
 Origin = Literal["measured", "predicted", "published"]
 TestKind = Literal["prompt", "generate"]
+"""Reading a prompt, or writing an answer token by token."""
 
 
 class Test(Report, frozen=True, kw_only=True):

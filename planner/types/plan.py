@@ -73,7 +73,8 @@ class Goal(Report, frozen=True, kw_only=True):
     """What the user asked for.
 
     ``context_tokens`` is per sequence; ``None`` lets the use decide. ``min_tokens_per_s`` is the decode speed below
-    which a candidate is refused. ``reserve_bytes`` ``None`` lets the policy decide.
+    which a candidate is refused. ``reserve_bytes`` ``None`` lets the policy decide. ``local`` asks for a model that is
+    on this machine already.
     """
 
     use: Use = "chat"
@@ -89,6 +90,7 @@ class Goal(Report, frozen=True, kw_only=True):
     cache_type: CacheType | None = None
     load_mode: LoadMode | None = None
     reserve_bytes: int | None = None
+    local: bool = False
 
 
 class Reason(Report, frozen=True, kw_only=True):
@@ -173,7 +175,7 @@ class Candidate(Report, frozen=True, kw_only=True):
     ``file_bytes`` is the size of the weights (tokenizer aside). ``score`` orders candidates: points of the capability
     index, with the credits for speed and headroom (see ``choose.policy``). ``thinking`` is the mode that was judged
     best for the use at this speed, ``answer_seconds`` the time to a typical answer in that mode. ``artifact`` names the
-    very files, where the goal named some.
+    very files, where the goal named some or a copy is on this machine already.
     """
 
     model: str

@@ -4,8 +4,10 @@ The only room that knows all others except ``cli``. The mistake it prevents: a c
 own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
 """
 
+from planner.workflow.inspecting import inspect
 from planner.workflow.inspection import capture, detect, estimate, models
 from planner.workflow.listing import Listing, ModelFilter, select, show
+from planner.workflow.local import LocalCopy, LocalListing, local_models
 from planner.workflow.measuring import measure
 from planner.workflow.planning import WhyNot, plan, why_not
 from planner.workflow.requests import EstimateRequest
@@ -14,12 +16,16 @@ from planner.workflow.timing import Progress
 __all__ = [
     "EstimateRequest",
     "Listing",
+    "LocalCopy",
+    "LocalListing",
     "ModelFilter",
     "Progress",
     "WhyNot",
     "capture",
     "detect",
     "estimate",
+    "inspect",
+    "local_models",
     "measure",
     "models",
     "plan",

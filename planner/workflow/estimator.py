@@ -9,7 +9,7 @@ import msgspec
 
 from planner.engine.answers import Buffers, Weights
 from planner.engine.oracle import Oracle
-from planner.errors import EngineError
+from planner.errors import BadInputError, EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
 from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
@@ -43,13 +43,14 @@ class CandidateEstimator:
 
     def __call__(self, model: Model, quantization: Quantization, settings: Settings) -> Estimate | Refusal:
         """Bytes per device and speeds, or the engine's own words when it refuses."""
-        aside = self._aside.get((self._sources.shape_key(model, quantization), quantization.name))
-        if aside is not None:
-            return Refusal(text=aside)
         try:
+            aside = self._aside.get((self._sources.shape_key(model, quantization), quantization.name))
+            if aside is not None:
+                return Refusal(text=aside)
             weights = self.weights(model, quantization, settings)
             full, lean = self._buffers(model, quantization, settings)
-        except EngineError as error:
+        except (EngineError, BadInputError) as error:
+            # One broken file of a repository is one candidate less.
             return Refusal(text=error.message)
         if full.refused or lean.refused:
             return Refusal(text=full.refused or lean.refused or "")

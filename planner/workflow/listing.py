@@ -9,9 +9,19 @@ from planner.choose.candidates import least_bytes, memory_bound, suits
 from planner.errors import UsageError
 from planner.types import Report
 from planner.types.model import KnownModel, Model, Quantization
+from planner.types.plan import Goal
 from planner.workflow.session import the_machine
 
-__all__ = ["SENSIBLE_BITS_PER_WEIGHT", "Listing", "ModelFilter", "select", "show"]
+__all__ = [
+    "SENSIBLE_BITS_PER_WEIGHT",
+    "Listing",
+    "ModelFilter",
+    "check_names",
+    "has_facts",
+    "room_bytes",
+    "select",
+    "show",
+]
 
 SENSIBLE_BITS_PER_WEIGHT = 4.85
 """Of Q4_K_M: below it a smaller model is usually the better choice for the same memory."""
@@ -55,9 +65,8 @@ def select(asked: ModelFilter) -> Listing:
     """
     known = catalogue.load()
     models = tuple(known.models.values())
-    _check_families(asked, (*models, *known.known_only.values()))
-    _check_languages(asked, models)
-    bound = memory_bound(the_machine(asked.machine)[0]) if asked.fits else None
+    check_names(asked, known)
+    bound = room_bytes(asked)
     quantizations = tuple(known.quantizations.values())
     passing = [
         model
@@ -73,6 +82,24 @@ def select(asked: ModelFilter) -> Listing:
         known_only=() if more else tuple(m for m in known.known_only.values() if _is_asked_for(asked, m)),
         languages_unknown=tuple(model.id for model in passing if _may_speak(model, asked.languages)),
     )
+
+
+def check_names(asked: ModelFilter, known: catalogue.Catalogue) -> None:
+    """Raise UsageError for a family that no model belongs to, and for a language that no model names."""
+    models = tuple(known.models.values())
+    _check_families(asked, (*models, *known.known_only.values()))
+    _check_languages(asked, models)
+
+
+def room_bytes(asked: ModelFilter) -> int | None:
+    """What the machine can hold at most, where it is asked that a model fits; ``None`` otherwise and where unknown."""
+    return memory_bound(Goal(), the_machine(asked.machine)[0]) if asked.fits else None
+
+
+def has_facts(asked: ModelFilter, model: Model) -> bool:
+    """Whether a model's family, licence, languages and thinking are what is asked."""
+    told = all(model.speaks(code) for code in asked.languages)
+    return told and _is_asked_for(asked, model) and _thinks_as_asked(asked, model)
 
 
 def show(name: str) -> Model | KnownModel:

@@ -21,7 +21,13 @@ from planner.types.plan import Candidate, Goal
 from planner.types.settings import Settings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import remembered
-from planner.workflow.requests import EstimateRequest, named_files, requested_settings, subject_in
+from planner.workflow.requests import (
+    DEFAULT_CONTEXT_TOKENS,
+    EstimateRequest,
+    named_files,
+    requested_settings,
+    subject_in,
+)
 from planner.workflow.session import Session, open_session
 from planner.workflow.timing import Progress, subject_of
 
@@ -40,11 +46,14 @@ def measure(
 ) -> Measurement:
     """The speed of one model under the settings asked for, timed now or kept from an earlier run of the same.
 
-    Raises :class:`UsageError` for a machine that is not this one, :class:`EngineError` when the engine refuses or the
-    model cannot be loaded in the time, :class:`BusyError` when another measurement runs.
+    ``tests`` empty are those of a plan; the context grows to hold them where the request names none. Raises
+    :class:`UsageError` for a context that cannot hold the tests and for a machine that is not this one,
+    :class:`EngineError` when the engine refuses or the model cannot be loaded in the time, :class:`BusyError` when
+    another measurement runs.
     """
     if request.machine is not None:
         raise UsageError("only this machine can be measured", hint="leave out --machine, or use planner estimate")
+    request = _with_room(request, tests)
     known = catalogue.load()
     files = named_files(known, request)
     with open_session(known, None, request.engine_python) as session:
@@ -56,6 +65,24 @@ def measure(
             raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
         candidate = _candidate(session, model.id, quantization.name, settings, answer)
         return _timed(session, candidate, request, effort, tuple(tests), progress)
+
+
+def _with_room(request: EstimateRequest, tests: Sequence[Test]) -> EstimateRequest:
+    """The request with a context that holds the longest test, depth included."""
+    if not tests:
+        return request
+    longest = max(tests, key=lambda test: test.depth + test.tokens)
+    needed = longest.depth + longest.tokens
+    if request.context_tokens is None:
+        # Up to the default the model itself decides: some have less.
+        return msgspec.structs.replace(request, context_tokens=needed if needed > DEFAULT_CONTEXT_TOKENS else None)
+    if request.context_tokens < needed:
+        raise UsageError(
+            f"{longest.label} takes {needed} tokens and the context holds {request.context_tokens}",
+            hint=f"ask for --context {needed} or more, or for less --depth",
+            code="impossible-context",
+        )
+    return request
 
 
 def _candidate(session: Session, model: str, quantization: str, settings: Settings, answer: Estimate) -> Candidate:

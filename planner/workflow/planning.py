@@ -5,6 +5,7 @@ alternative, or rejected with its reason, and every number says where it comes f
 """
 
 import difflib
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -19,10 +20,11 @@ from planner.errors import UsageError
 from planner.measure.threads import ThreadChoice, kept_choice
 from planner.render.commands import commands
 from planner.types import Report
-from planner.types.artifact import Repository
+from planner.types.artifact import Artifact, Repository
 from planner.types.plan import Candidate, Goal, Plan, Reason
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import models, remembered
+from planner.workflow.local import copies_here, copy_of, open_copies
 from planner.workflow.requests import check_context, files_named
 from planner.workflow.session import Session, open_session
 from planner.workflow.timing import Progress, Timed, time_leaders, untried
@@ -61,20 +63,23 @@ def plan(
 ) -> Plan:
     """The best deployment for ``goal`` on this machine or on ``machine``; ``chosen`` is ``None`` if nothing meets it.
 
-    Raises :class:`UsageError` for unknown names and impossible contexts, before an engine is started.
+    Raises :class:`UsageError` for unknown names and impossible contexts, before an engine is started, and
+    MissingInputError (code ``no-local-models``) when the goal is a local model and there is none.
     """
+    if goal.local and goal.model is not None:
+        raise UsageError("a goal names a model or asks for a local one, not both", hint="leave out --local")
     told = progress or _silent
     known = models()
     files = files_named(goal.model, goal.quantization)
     goal = _known(goal, known, files)
     told("detect", 0.0, 0.0, "")
     with open_session(known, machine, engine_python) as session:
-        goal = _opened(session, goal, files)
+        goal, notes = _opened(session, goal, files)
         told("estimate", 0.0, 0.0, "asking the engine about every candidate")
         prepared = _search(session, goal)
         timed = Timed(prepared.evaluation, (), prepared.threads or untried(session.machine), ())
-        warnings = list(_why_not_measured(session, measure))
-        if measure != "none" and not warnings and prepared.evaluation.chosen is not None:
+        unmeasured = _why_not_measured(session, measure)
+        if measure != "none" and not unmeasured and prepared.evaluation.chosen is not None:
             timed = time_leaders(
                 session,
                 prepared.estimator,
@@ -84,7 +89,7 @@ def plan(
                 effort=measure,
                 progress=told,
             )
-        return _written(session, goal, timed, (*warnings, *timed.warnings))
+        return _written(session, goal, timed, (*notes, *unmeasured, *timed.warnings))
 
 
 def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python: str | None = None) -> WhyNot:
@@ -122,7 +127,7 @@ def _known(goal: Goal, known: Catalogue, files: Repository | None) -> Goal:
             raise UsageError(
                 f"unknown family {family!r}", hint=f"did you mean {', '.join(close)}?", code="unknown-family"
             )
-    if files is not None:
+    if files is not None or goal.local:
         return goal
     name, _, suffix = (goal.model or "").partition(":")
     recipe = goal.quantization or suffix
@@ -137,21 +142,25 @@ def _known(goal: Goal, known: Catalogue, files: Repository | None) -> Goal:
     )
 
 
-def _opened(session: Session, goal: Goal, files: Repository | None) -> Goal:
-    """The goal with the model of the files it names, whose header is read here."""
+def _opened(session: Session, goal: Goal, files: Repository | None) -> tuple[Goal, tuple[str, ...]]:
+    """The goal with the model of the files it names, whose header is read here; and what could not be read."""
+    if goal.local:
+        warnings = open_copies(session)
+        return msgspec.structs.replace(goal, families=goal.families or ("all",)), warnings
     if files is None:
-        return goal
+        return goal, ()
     opened = session.sources.open(files, session.oracle.child)
     only = opened[0].model if len(opened) == 1 else None
     if only is not None and goal.context_tokens is not None:
         check_context(only, goal.context_tokens)
     recipe = goal.quantization
-    return msgspec.structs.replace(
+    opened_goal = msgspec.structs.replace(
         goal,
         model=only.id if only is not None else None,
         quantization=session.sources.quantization(only.id, recipe).name if recipe and only is not None else recipe,
         families=goal.families or ("all",),
     )
+    return opened_goal, ()
 
 
 def _search(session: Session, goal: Goal) -> _Prepared:
@@ -181,8 +190,12 @@ def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
 
 def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:
     evaluation = timed.evaluation
-    ranked = [_final(session, candidate, timed.threads) for candidate in evaluation.ranked]
-    trade_offs = [_final(session, candidate, timed.threads) for candidate in evaluation.trade_offs]
+    copies = copies_here(session)
+
+    def final(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        return tuple(_final(session, candidate, timed.threads, copies) for candidate in candidates)
+
+    ranked, trade_offs = final(evaluation.ranked), final(evaluation.trade_offs)
     chosen = ranked[0] if ranked else None
     return Plan(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -193,7 +206,7 @@ def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ..
         chosen=chosen,
         alternatives=tuple([*ranked[1:], *trade_offs][:_MOST_ALTERNATIVES]),
         rejected=evaluation.rejected,
-        pareto=tuple(_final(session, candidate, timed.threads) for candidate in evaluation.pareto),
+        pareto=final(evaluation.pareto),
         trade_off=evaluation.trade_off,
         measurements=timed.measurements,
         commands=commands(chosen, session.sources.model(chosen.model)) if chosen else None,
@@ -202,12 +215,16 @@ def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ..
     )
 
 
-def _final(session: Session, candidate: Candidate, threads: ThreadChoice) -> Candidate:
-    """The candidate as a plan holds it: with the threads that were chosen, and with its files where some were named."""
+def _final(
+    session: Session, candidate: Candidate, threads: ThreadChoice, copies: Mapping[tuple[str, str], Artifact]
+) -> Candidate:
+    """The candidate as a plan holds it: with the threads that were chosen, and with its files where they are known."""
+    model, quantization = candidate.model, candidate.quantization
+    named = session.sources.artifact(model, quantization)
     return msgspec.structs.replace(
         candidate,
         settings=threads.applied(candidate.settings),
-        artifact=session.sources.artifact(candidate.model, candidate.quantization),
+        artifact=named or copy_of(copies, model, quantization, candidate.file_bytes),
     )
 
 

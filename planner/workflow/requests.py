@@ -15,6 +15,7 @@ from planner.workflow.session import Session
 from planner.workflow.sources import find_files
 
 __all__ = [
+    "DEFAULT_CONTEXT_TOKENS",
     "EstimateRequest",
     "check_context",
     "files_named",
@@ -25,7 +26,8 @@ __all__ = [
 ]
 
 _DEFAULT_QUANTIZATION = "Q4_K_M"
-_DEFAULT_CONTEXT_TOKENS = 8192
+DEFAULT_CONTEXT_TOKENS = 8192
+"""Tokens per sequence where nobody asks for another context, and the model has them."""
 
 
 class EstimateRequest(Report, frozen=True, kw_only=True):
@@ -101,7 +103,7 @@ def subject_in(session: Session, request: EstimateRequest, files: Repository | N
             raise UsageError(f"{request.model} holds several models: {names}", hint="name the file of one")
         model = opened.model
         quantization = session.sources.quantization(model.id, request.quantization or opened.typical)
-    context = request.context_tokens or min(_DEFAULT_CONTEXT_TOKENS, model.context_native)
+    context = request.context_tokens or min(DEFAULT_CONTEXT_TOKENS, model.context_native)
     check_context(model, context)
     return model, quantization, context
 

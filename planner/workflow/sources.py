@@ -5,6 +5,7 @@ questions (layout, shape key, quantizations), so searching, estimating and measu
 difference is where types come from: the engine's dry run for the catalogue, the header itself for a file.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from planner.catalogue.headers import model_from_header
 from planner.engine.child import EngineChild
 from planner.engine.headers import read_header
 from planner.engine.oracle import LayoutSource
-from planner.errors import MissingInputError, UsageError
+from planner.errors import BadInputError, MissingInputError, UsageError
 from planner.gguf.layout import header_layout, header_shape_key
 from planner.types.artifact import Artifact, Reference, Repository
 from planner.types.header import Header
@@ -27,6 +28,7 @@ from planner.types.model import Layout, Model, Quantization
 __all__ = ["FileModel", "Sources", "find_files"]
 
 _MOST_MODELS = 32
+_MOST_TRIED = 3
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _TYPICAL = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_0", "Q8_0")
 """The quantizations whose header is read first, where there is a choice: any tells shape and parameters."""
@@ -56,11 +58,19 @@ class FileModel:
         self._child = child
         self._headers: dict[str, Header] = {}
         self.artifacts: Mapping[str, Artifact] = MappingProxyType(_labelled(artifacts))
-        self.typical = next((label for label in _TYPICAL if label in self.artifacts), next(iter(self.artifacts)))
-        self.model = model_from_header(self.header(self.typical), id=name, known=known)
+        self.typical, self.model = self._first_readable(name, known)
         self.quantizations: Mapping[str, Quantization] = MappingProxyType(
             {label: self._quantization(label, artifact, known) for label, artifact in self.artifacts.items()}
         )
+
+    def _first_readable(self, name: str, known: Catalogue) -> tuple[str, Model]:
+        """A quantization and the model that its header tells: one broken file does not hide its sound sisters."""
+        order = sorted(self.artifacts, key=lambda label: _TYPICAL.index(label) if label in _TYPICAL else len(_TYPICAL))
+        *first, last = order[:_MOST_TRIED]
+        for label in first:
+            with contextlib.suppress(BadInputError):
+                return label, model_from_header(self.header(label), id=name, known=known)
+        return last, model_from_header(self.header(last), id=name, known=known)
 
     def header(self, quantization: str) -> Header:
         """The header of a quantization, read and checked once."""
@@ -113,7 +123,9 @@ def _stem(artifact: Artifact) -> str:
 
 
 def _file_name(artifact: Artifact) -> str:
-    return artifact.parts[0].path.rsplit("/", 1)[-1] if artifact.parts else artifact.name
+    """The name of the first file; where that says nothing (a blob called by its digest), the artifact's own."""
+    name = artifact.parts[0].path.rsplit("/", 1)[-1] if artifact.parts else artifact.name
+    return name if name.lower().endswith(".gguf") else artifact.name
 
 
 class Sources:

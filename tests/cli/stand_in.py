@@ -48,6 +48,21 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
     machine: str | None = None
 
 
+class LocalCopy(NamedTuple):
+    """A model that is here, as the workflow finds it."""
+
+    copy: object
+    model: object
+
+
+class LocalListing(NamedTuple):
+    """The models that are here."""
+
+    copies: tuple
+    unrecognised: int
+    notes: tuple
+
+
 class Listing(NamedTuple):
     """What the workflow finds."""
 
@@ -58,6 +73,8 @@ class Listing(NamedTuple):
 
 def workflow():
     """A module-like object with the workflow's functions; ``calls`` records what they were asked."""
+    from planner.types.artifact import Artifact, LocalModel, Part
+    from planner.types.inspection import Inspection
     from planner.types.model import KnownModel, Model
     from planner.types.plan import Candidate, Plan, Reason
 
@@ -85,6 +102,14 @@ def workflow():
         sources=("https://example.com/rumour",),
         reason="nobody has seen its shape",
     )
+    inspection = msgspec.json.decode((SAMPLES / "inspection.json").read_bytes(), type=Inspection)
+    measurement = plan.measurements[0]
+    sound = msgspec.structs.replace(measurement.conditions, disturbed=())
+    part = Part(path="Qwen3-8B-Q4_K_M.gguf", size_bytes=5 << 30, local_path="/models/Qwen3-8B-Q4_K_M.gguf")
+    artifact = Artifact(hub="hf", name=part.path, quantization="Q4_K_M", parts=(part,))
+    here = LocalModel(
+        source="lm-studio", name="me/Qwen3-8B-GGUF/x", artifact=artifact, hub="hf", repo="me/Qwen3-8B-GGUF"
+    )
     calls = []
 
     def answer(value):
@@ -105,7 +130,10 @@ def workflow():
         models=answer(types.SimpleNamespace(models={model.id: model}, quantizations={})),
         select=answer(Listing(models=(model,), known_only=(known,), languages_unknown=())),
         show=answer(model),
+        local_models=answer(LocalListing(copies=(LocalCopy(here, model),), unrecognised=0, notes=())),
+        inspect=answer(inspection),
         estimate=answer(plan.chosen),
+        measure=answer(msgspec.structs.replace(measurement, conditions=sound)),
         plan=answer(plan),
         why_not=answer(why),
         EstimateRequest=EstimateRequest,

@@ -12,7 +12,10 @@ COMMANDS = (
     ("detect",),
     ("models",),
     ("show", "qwen3-8b"),
+    ("models", "--local"),
+    ("inspect", "hf:sample/Sample-30B-A3B-GGUF:Q4_K_M"),
     ("estimate", "qwen3-8b"),
+    ("measure", "qwen3-8b"),
     ("why-not", "qwen3-32b"),
     ("schema", "plan"),
     ("schema", "why-not"),
@@ -113,6 +116,85 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
         machine="m",
         engine_python="p",
     )
+
+
+def test_measure_passes_on_what_was_given_and_crosses_tests_with_depths(workflow, invoke):
+    """Nothing is dropped; without words about tests the workflow takes its own."""
+    invoke("measure", "qwen3-8b")
+    words = (
+        "measure hf:me/x --quant q8_0 --context 8k --parallel 2 --kv-type q8_0 --load-mode none --ubatch 256 "
+        "--batch 1k --flash-attention on --gpu-layers -1 --cpu-moe-layers 3 --threads 2 --engine-python p --quick "
+        "--tests tg32,PP64,tg32 --depth 0,4k"
+    )
+    invoke(*words.split())
+    invoke("measure", "qwen3-8b", "--depth", "512")
+    bare, full, deep = workflow.calls
+    assert bare[0] == (workflow.EstimateRequest(model="qwen3-8b"),)
+    assert (bare[1]["effort"], bare[1]["tests"]) == ("full", ())
+    assert full[0][0] == workflow.EstimateRequest(
+        model="hf:me/x",
+        quantization="Q8_0",
+        context_tokens=8192,
+        parallel=2,
+        cache_type_k="q8_0",
+        cache_type_v="q8_0",
+        load_mode="none",
+        ubatch=256,
+        batch=1024,
+        flash_attention="on",
+        gpu_layers=-1,
+        cpu_moe_layers=3,
+        threads=2,
+        engine_python="p",
+    )
+    assert full[1]["effort"] == "quick"
+    assert [test.label for test in full[1]["tests"]] == ["tg32", "pp64", "tg32 @ d4096", "pp64 @ d4096"]
+    assert [test.label for test in deep[1]["tests"]] == ["pp512 @ d512", "tg128 @ d512"]
+
+
+def test_a_disturbed_measurement_is_printed_and_ends_with_12(workflow, invoke, monkeypatch):
+    """The numbers are there, marked; a script sees the code and the sentence."""
+    sample = workflow.sample.measurements[0]
+    disturbed = replace(sample, conditions=replace(sample.conditions, disturbed=("the machine runs on battery",)))
+    monkeypatch.setattr(workflow, "measure", lambda *_, **__: disturbed)
+    code, out, _ = invoke("measure", "qwen3-8b")
+    assert code == 12
+    assert "the machine runs on battery" in out
+    assert "do not use these numbers" in out
+    code, out, err = invoke("measure", "qwen3-8b", "--json")
+    assert (code, err) == (12, "")
+    assert json.loads(out)["conditions"]["disturbed"] == ["the machine runs on battery"]
+
+
+def test_inspect_and_local_pass_on_their_words(workflow, invoke):
+    """The reference, the quantization, the interpreter; every filter of the list."""
+    invoke("inspect", "./x", "--quant", "q4_0", "--engine-python", "p")
+    invoke("models", "--local", "--family", "qwen", "--fits", "--machine", "m", "--max-size", "8GiB")
+    inspected, listed = workflow.calls
+    assert inspected == (("./x",), {"quantization": "Q4_0", "engine_python": "p"})
+    assert listed[0][0] == workflow.ModelFilter(families=("qwen",), fits=True, machine="m", max_bytes=8 << 30)
+
+
+def test_a_plan_among_local_models_is_asked_for_as_such(workflow, invoke):
+    """The goal says it."""
+    invoke("plan", "--local")
+    assert workflow.calls[-1][0][0] == Goal(local=True)
+
+
+def test_an_error_with_tricks_in_it_is_letters(workflow, invoke, monkeypatch):
+    """Names of files and words of servers come to errors, too."""
+    from planner.errors import BadInputError
+
+    def fail(*_, **__):
+        raise BadInputError("x\x1b[2J\x9b\u202e.gguf: no sound GGUF", hint="\x07")
+
+    monkeypatch.setattr(workflow, "inspect", fail)
+    code, _, err = invoke("inspect", "./x")
+    assert code == 65
+    assert all(line.isprintable() for line in err.splitlines())
+    _, out, _ = invoke("inspect", "./x", "--json")
+    assert all(line.isprintable() for line in out.splitlines())
+    assert json.loads(out)["error"]["message"].startswith("x\x1b[2J")
 
 
 def test_a_plan_that_chose_nothing_is_printed_and_ends_with_10(workflow, invoke, monkeypatch):

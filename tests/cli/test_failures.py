@@ -45,6 +45,14 @@ BAD_WORDS = (
     ("models", "--license", "free"),
     ("models", "--machine", "rtx-4090"),
     ("show",),
+    ("inspect",),
+    ("plan", "--local", "--model", "qwen3-8b"),
+    ("measure",),
+    ("measure", "qwen3-8b", "--tests", "pp0"),
+    ("measure", "qwen3-8b", "--tests", "pp512;tg128"),
+    ("measure", "qwen3-8b", "--depth", "-1"),
+    ("measure", "qwen3-8b", "--depth", "0,,4096"),
+    ("measure", "qwen3-8b", "--machine", "rtx-4090"),
 )
 
 

@@ -3,6 +3,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from planner.render.documents import LocalDocument, local_document
+from planner.types.artifact import Artifact, LocalModel, Part
+from planner.types.inspection import Inspection
+from planner.types.measurement import Measurement
 from planner.types.model import KnownModel, License, Model
 from planner.types.plan import Candidate, Plan
 
@@ -52,3 +56,42 @@ def known() -> KnownModel:
         sources=("sample",),
         reason="nobody has seen its shape",
     )
+
+
+@pytest.fixture
+def inspection() -> Inspection:
+    """One quantization of an invented repository, its header read."""
+    return msgspec.json.decode((_SAMPLES / "inspection.json").read_bytes(), type=Inspection)
+
+
+@pytest.fixture
+def measurement(plan: Plan) -> Measurement:
+    """The measurement of the plan, a second test composed, and something that disturbed it."""
+    first = plan.measurements[0]
+    result = first.results[0]
+    composed = msgspec.structs.replace(result, origin="predicted", tokens_timed=16)
+    conditions = msgspec.structs.replace(first.conditions, disturbed=("other processes used 1.4 of 8 CPUs",))
+    return msgspec.structs.replace(first, results=(result, composed), conditions=conditions, notes=("a sample",))
+
+
+@pytest.fixture
+def local(model: Model) -> LocalDocument:
+    """A whole file that is recognised, and a set that lacks a part."""
+    here = "/homes/somebody/.cache/huggingface/hub/models--me--Qwen3-8B-GGUF/snapshots/0123456789abcdef/Q4_K_M"
+    whole = Part(path="Qwen3-8B-Q4_K_M.gguf", size_bytes=5 << 30, local_path=f"{here}/Qwen3-8B-Q4_K_M.gguf")
+    first = Part(path="Big-00001-of-00002.gguf", size_bytes=9 << 30, local_path="/data/Big-00001-of-00002.gguf")
+    one = Artifact(hub="hf", name=whole.path, quantization="Q4_K_M", parts=(whole,))
+    two = Artifact(hub="hf", name="Big.gguf", parts=(first,), missing=("Big-00002-of-00002.gguf",))
+    copies = (
+        (
+            LocalModel(source="lm-studio", name="them/Big-GGUF/Big.gguf", artifact=two, hub="hf", repo="them/Big-GGUF"),
+            None,
+        ),
+        (
+            LocalModel(
+                source="huggingface", name="me/Qwen3-8B-GGUF/x", artifact=one, hub="hf", repo="me/Qwen3-8B-GGUF"
+            ),
+            model,
+        ),
+    )
+    return local_document(copies, unrecognised=1, notes=("/srv: Permission denied",))

@@ -37,7 +37,7 @@ def test_every_schema_is_a_schema(name):
     jsonschema.Draft202012Validator.check_schema(schema_of(DOCUMENTS[name]))
 
 
-def test_documents_validate_against_their_schemas(plan, chosen, model, known):
+def test_documents_validate_against_their_schemas(plan, chosen, model, known, inspection, local):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
     documents = {
@@ -46,6 +46,9 @@ def test_documents_validate_against_their_schemas(plan, chosen, model, known):
         "estimate": chosen,
         "models": models_document([model], [known], ["qwen3-vl-2b"]),
         "model": model_document(model),
+        "inspection": inspection,
+        "local-models": local,
+        "measurement": plan.measurements[0],
         "error": error,
     }
     assert set(documents) == set(DOCUMENTS)

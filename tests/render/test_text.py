@@ -9,6 +9,9 @@ from msgspec.structs import replace
 from planner.render.commands import commands
 from planner.render.detect import machine_text
 from planner.render.estimate import estimate_text
+from planner.render.inspect import inspection_text
+from planner.render.local import local_text, shortened
+from planner.render.measure import measurement_text
 from planner.render.models import models_text
 from planner.render.plan import plan_text
 from planner.render.rejected import REASON_WORDS
@@ -32,11 +35,16 @@ class Answer:
 
 
 @pytest.fixture
-def texts(plan, chosen, model, known):
+def texts(plan, chosen, model, known, inspection, measurement, local):
     """Every text renderer applied to the sample, by the name of its golden file."""
     why_not = Answer("qwen3-32b", "Q4_K_M", "qwen3-8b:Q4_K_M", Reason(code="too-big", text="It needs 20 GiB."), chosen)
     nothing = replace(plan, chosen=None, alternatives=(), pareto=(), trade_off="", commands=None, reasons=())
+    listed = replace(inspection, contents=None, notes=("the listing is of yesterday",))
     return {
+        "inspect": lambda style: inspection_text(inspection, style),
+        "listing": lambda style: inspection_text(listed, style),
+        "measure": lambda style: measurement_text(measurement, style),
+        "local": lambda style: local_text(local, home="/homes/somebody", style=style),
         "plan": lambda style: plan_text(plan, style),
         "nothing": lambda style: plan_text(nothing, style),
         "machine": lambda style: machine_text(plan.machine, ("no engine was asked",), style),
@@ -48,7 +56,10 @@ def texts(plan, chosen, model, known):
     }
 
 
-NAMES = ("plan", "nothing", "machine", "estimate", "models", "show", "known", "why-not")
+NAMES = (
+    "plan", "nothing", "machine", "estimate", "models", "show", "known", "why-not", "inspect", "listing", "measure",
+    "local",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +90,7 @@ def test_colour_adds_nothing_but_escapes(name, texts):
     assert re.sub(r"\x1b\[[0-9]*m", "", coloured) == texts[name](PLAIN)
 
 
-@pytest.mark.parametrize("name", ["plan", "nothing", "estimate", "why-not"])
+@pytest.mark.parametrize("name", ["plan", "nothing", "estimate", "why-not", "inspect", "measure"])
 def test_a_terminal_without_unicode_gets_ascii(name, texts):
     """An old locale sees letters, not question marks."""
     assert texts[name](ASCII).isascii()
@@ -181,3 +192,31 @@ def test_unknown_memory_is_called_unknown(chosen):
     text = estimate_text(replace(chosen, memory=(memory,)))
     assert re.search(r"available +unknown", text)
     assert re.search(r"left over +unknown", text)
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("/homes/me/x.gguf", "~/x.gguf"),
+        ("/homes/meadow/x.gguf", "/homes/meadow/x.gguf"),
+        ("/homes/me/" + "a/" * 60 + "x.gguf", "~/" + "a/" * 9 + "…/x.gguf"),
+        ("/data/" + "y" * 80 + ".gguf", "/…/" + "y" * 80 + ".gguf"),
+    ],
+)
+def test_a_long_path_keeps_its_end(path, short):
+    """The home folder is a tilde, folders in the middle go first, the name never."""
+    assert shortened(path, "/homes/me", 28) == short
+
+
+def test_a_set_that_lacks_a_part_says_so(texts):
+    """In the listing of a repository and in that of this machine."""
+    assert re.search(r"LM Studio .* lacks 1 ", texts["local"](PLAIN))
+    assert re.search(r"Q6_K .* 1 of 2 ", texts["listing"](PLAIN))
+
+
+def test_a_disturbed_measurement_warns_before_anybody_copies_a_number(texts):
+    """The word stands in the text and what to do beside it."""
+    text = texts["measure"](PLAIN)
+    assert "do not use these numbers" in text
+    assert "measure again" in text
+    assert "composed from slices" in text

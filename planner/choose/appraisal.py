@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from planner.choose import policy
+from planner.choose.verdict import is_host
 from planner.types.model import Model, Quantization
 from planner.types.plan import DeviceMemory, Goal, Index
 from planner.types.quality import Capability, Retention, TaskGroup
@@ -86,7 +87,7 @@ class Appraiser:
 
     @property
     def margin(self) -> float:
-        """Points within which two candidates cannot be told apart: all that the credits can add."""
+        """Points within which two candidates cannot be told apart; the credits are counted in it."""
         return self._margin
 
     def bound(
@@ -136,7 +137,7 @@ class Appraiser:
         An unknown speed counts as what was asked for, and is no reason to refuse.
         """
         speed = self._goal.min_tokens_per_s if tokens_per_s is None else tokens_per_s
-        roomy = policy.headroom_credit(_headroom_share(memory))
+        roomy, in_ram = policy.headroom_credit(_headroom_share(memory)), _share_in_ram(memory)
         found = []
         for thinking, factors, index in self._entries(model, quantization, context, cache):
             seconds = policy.answer_seconds(self._goal, model, speed, thinking=thinking)
@@ -145,7 +146,7 @@ class Appraiser:
                     thinking=thinking,
                     quality=index,
                     factors=factors,
-                    credit=self._margin * (policy.speed_credit(self._goal, seconds) + roomy),
+                    credit=self._margin * (policy.speed_credit(self._goal, seconds, weights_in_ram=in_ram) + roomy),
                     answer_seconds=None if tokens_per_s is None else seconds,
                     in_time=tokens_per_s is None or seconds <= policy.longest_answer_seconds(self._goal),
                 )
@@ -225,3 +226,11 @@ def _headroom_share(memory: tuple[DeviceMemory, ...]) -> float:
     offered = sum(available for available, _ in rows if available is not None)
     left = sum(max(0, headroom) for _, headroom in rows if headroom is not None)
     return left / offered if offered > 0 else 0.0
+
+
+def _share_in_ram(memory: tuple[DeviceMemory, ...]) -> float:
+    """The share of the weights that a plan with a GPU leaves to the host; 0 for a plan without one."""
+    if all(is_host(row) for row in memory):
+        return 0.0
+    weights = sum(row.weights_bytes for row in memory)
+    return sum(row.weights_bytes for row in memory if is_host(row)) / weights if weights else 0.0

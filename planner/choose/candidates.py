@@ -4,6 +4,7 @@ The mistake it prevents is asking an engine about 50 models × 28 quantizations 
 all memory at the lightest tensor type of its recipe is out by arithmetic alone.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "ladder",
     "least_bytes",
     "memory_bound",
+    "most_tokens_per_s",
     "recipes",
     "screen",
     "suits",
@@ -163,6 +165,23 @@ def least_bytes(model: Model, quantization: Quantization) -> int:
     """
     share = 0.9 if quantization.bits_per_weight >= 4.4 else 0.75
     return int(model.parameters * max(1.5, share * quantization.bits_per_weight) / 8)
+
+
+_BEYOND_PEAK = 1.25
+"""Room for a bandwidth that is stated too low, and for what stays in a cache."""
+
+
+def most_tokens_per_s(machine: Machine, model: Model, quantization: Quantization) -> float:
+    """Tokens per second that cannot be exceeded: each one reads the active weights from the fastest memory at least.
+
+    Infinite where the bandwidth of a device that may be used is unknown.
+    """
+    gpus = machine.gpus if gpu_is_used(machine) else ()
+    rates = [machine.memory.bandwidth_bytes_per_s, *(gpu.bandwidth_bytes_per_s for gpu in gpus)]
+    if None in rates:
+        return math.inf
+    read = least_bytes(model, quantization) * model.parameters_active / model.parameters
+    return _BEYOND_PEAK * max(rate for rate in rates if rate is not None) / max(1.0, read)
 
 
 def memory_bound(goal: Goal, machine: Machine) -> int | None:

@@ -7,7 +7,6 @@ reason.
 """
 
 import heapq
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -15,8 +14,9 @@ import msgspec
 
 from planner.choose import candidates, policy, refine
 from planner.choose.appraisal import Appraiser, QualitySource
+from planner.choose.bounds import Bounds, is_split
 from planner.choose.candidates import Step
-from planner.choose.evaluation import Considered, Estimator, Evaluation, ModelOutcome
+from planner.choose.evaluation import Estimator, Evaluation, ModelOutcome
 from planner.choose.inquiry import Inquiry, Option
 from planner.choose.placement import Placed, placements
 from planner.choose.rank import order_key, pareto, rank
@@ -26,15 +26,8 @@ from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
 from planner.types.settings import LoadMode, Settings
-from planner.units import gib, rate
 
 __all__ = ["evaluate"]
-
-_LIGHTER_TYPE_GAIN = 2.0
-"""Most that a lighter tensor type gains per byte on a CPU: Q4_0 over Q6_K, 1.7 on an Ampere Altra."""
-_LIGHTER_TYPE_GAIN_ON_GPU = 1.25
-"""The same on a GPU, which waits for its memory and not for unpacking: one share of bandwidth fits all types."""
-
 
 _FASTER_MODELS = 3
 _MUCH_SMALLER = 0.5
@@ -95,7 +88,7 @@ class _Search:
         self.offer = offer
         self.appraiser = appraiser
         self.inquiry = Inquiry(goal, machine, estimator, appraiser)
-        self.memory_bound = candidates.memory_bound(goal, machine)
+        self.bounds = Bounds(goal, machine, self.inquiry, appraiser)
         self.on_gpu = candidates.gpu_is_used(machine)
         self.unified = self.on_gpu and all(gpu.unified_memory for gpu in machine.gpus)
         self.recipes: dict[tuple[bool, int], tuple[Quantization, ...]] = {}
@@ -124,7 +117,7 @@ class _Search:
             if -negative > best:
                 option = Option(model, self._recipes(model)[index])
                 # What the model's heavier recipes showed bounds its lighter ones more closely than "at any speed".
-                if self._bound_from_speeds(option) > best:
+                if self.bounds.from_speeds(option) > best:
                     self._work_out(option, best)
                 if index + 1 < len(self._recipes(model)):
                     heapq.heappush(queue, (-self._bound(model, index + 1), name, index + 1))
@@ -161,8 +154,8 @@ class _Search:
         return max((candidate.score for candidate in self.found.get(model, ())), default=0.0)
 
     def _bound(self, model: Model, index: int) -> float:
-        """The most that a model's recipe can score: with the best settings, at any speed."""
-        return self.inquiry.bound(Option(model, self._recipes(model)[index]), candidates.ladder(self.goal, model)[0])
+        """The most that a model's recipe can score before anything is known of its speed here."""
+        return self.bounds.from_bandwidth(Option(model, self._recipes(model)[index]))
 
     def _recipes(self, model: Model) -> tuple[Quantization, ...]:
         """The recipes of a model; those of one list differ only between dense models and mixtures."""
@@ -187,70 +180,20 @@ class _Search:
 
     def _work_out(self, option: Option, best: float) -> None:
         steps = candidates.ladder(self.goal, option.model)
-        if self._too_big_for_sure(option, steps[0]):
-            return
         name = option.model.id
-        if name not in self.found and self._too_slow_for_sure(option, steps[0]):
+        hopeless = self.bounds.too_big(option) or (self.bounds.too_slow(option) if name not in self.found else None)
+        if hopeless is not None:
+            self.inquiry.note(
+                option,
+                steps[0],
+                None,
+                hopeless.reason,
+                needed_bytes=hopeless.needed_bytes,
+                verdict=hopeless.verdict,
+            )
             return
         for candidate in self._climb_down(option, steps, best):
             self.found.setdefault(name, []).append(candidate)
-
-    def _bound_from_speeds(self, option: Option) -> float:
-        """The most that an option can score with what is known of the model's speed."""
-        step = candidates.ladder(self.goal, option.model)[0]
-        return self.inquiry.bound(option, step, self._fastest(option))
-
-    def _fastest(self, option: Option) -> float:
-        """The most tokens per second that a recipe can reach, judged from others of its model; infinite if unknown.
-
-        Time per token grows with the bytes read, and no lighter type is read more than twice as fast per byte. A split
-        over GPU and CPU says nothing: fewer bytes may move whole layers to the GPU.
-        """
-        least = candidates.least_bytes(option.model, option.quantization)
-        known = [
-            (entry.tokens_per_s, entry.file_bytes)
-            for entry in self.inquiry.considered
-            if entry.model == option.model.id and entry.tokens_per_s and entry.file_bytes and self._is_whole(entry)
-        ]
-        gain = _LIGHTER_TYPE_GAIN_ON_GPU if self.on_gpu else _LIGHTER_TYPE_GAIN
-        return min((gain * speed * max(1.0, size / least) for speed, size in known), default=math.inf)
-
-    def _is_whole(self, entry: Considered) -> bool:
-        return not self.on_gpu or (entry.settings is not None and not self._is_split(entry.settings))
-
-    def _too_big_for_sure(self, option: Option, step: Step) -> bool:
-        """Whether weights and the smallest cache that was seen for this model exceed all memory there is."""
-        least = candidates.least_bytes(option.model, option.quantization)
-        if self.memory_bound is None or least + self._least_cache(option) <= self.memory_bound:
-            return False
-        text = (
-            f"needs at least {gib(least)} for its weights, and this machine has {gib(self.memory_bound)} for weights "
-            "and context in all"
-        )
-        reason = Reason(code="too-big", text=text, rule="memory")
-        self.inquiry.note(option, step, None, reason, needed_bytes=least, verdict="too-big")
-        return True
-
-    def _least_cache(self, option: Option) -> int:
-        """Bytes of the cache on the ladder's lowest rung, where an answer about the model told them; else 0."""
-        lowest = candidates.ladder(self.goal, option.model)[-1]
-        return self.inquiry.least_cache_bytes(option.model, lowest)
-
-    def _too_slow_for_sure(self, option: Option, step: Step) -> bool:
-        """Whether what was too slow with a heavier recipe cannot be fast enough with this one."""
-        reach, floor = self._fastest(option), self.appraiser.least_tokens_per_s(option.model)
-        if reach >= floor:
-            return False
-        text = (
-            f"heavier quantizations of it are too slow, and fewer bytes can make that {rate(reach)} tokens/s at most; "
-        )
-        if floor > self.goal.min_tokens_per_s:
-            text += f"answers in time need {rate(floor)}"
-            reason = Reason(code="answer-too-late", text=text, rule="answer-time")
-        else:
-            reason = Reason(code="too-slow", text=f"{text}{rate(floor)} are asked for", rule="speed-floor")
-        self.inquiry.note(option, step, None, reason, verdict="too-slow")
-        return True
 
     def _climb_down(self, option: Option, steps: tuple[Step, ...], best: float = 0.0) -> Iterator[Candidate]:
         """The candidates of one model × quantization that meet the goal, from the best rung of settings down.
@@ -273,7 +216,7 @@ class _Search:
                     if candidate is not None:
                         best = max(best, candidate.score)
                         yield candidate
-                    if not self._is_split(placed.settings):
+                    if not (self.on_gpu and is_split(placed.settings)):
                         return
                 elif self._at_full_speed(option, step, placed) <= best:
                     break
@@ -323,9 +266,6 @@ class _Search:
 
     def _settings(self, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
         return candidates.base_settings(self.goal, self.machine, step, load_mode=load_mode, gpu_layers=gpu_layers)
-
-    def _is_split(self, settings: Settings) -> bool:
-        return self.on_gpu and (settings.gpu_layers != -1 or settings.cpu_moe_layers > 0)
 
     # --- the whole ---
 

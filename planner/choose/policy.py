@@ -4,9 +4,10 @@ A candidate's score is in points of the capability index (0 to 100, see ``docs/q
 
     score = trusted index x retention x context x cache type  +  credit for speed  +  credit for headroom
 
-The two credits together are never more than the doubt about an index, so they decide exactly where the intervals of two
-candidates overlap clearly; a difference beyond the doubt cannot be bought with speed. A pairwise rule ("within the
-interval the faster wins") would not be transitive and would make the order depend on who was compared first.
+Over the waits that are accepted at all, the credits are worth about as much as the doubt about an index. So they decide
+where the intervals of two candidates overlap clearly, and a difference well beyond the doubt cannot be bought with
+speed. A pairwise rule ("within the interval the faster wins") would not be transitive and would make the order depend
+on who was compared first.
 
 What a search needs to rely on: only the credits depend on the machine, and they are bounded. So an upper bound of a
 score is known before anything is asked of the engine, and more speed or more memory never lowers a score.
@@ -208,8 +209,17 @@ _THINKING_TOKENS: dict[Use, int] = {"chat": 1500, "code": 4000, "reasoning": 800
 when it adapts), 48,000 to 58,000 on olympiad mathematics and contest programming; everyday questions are shorter than
 exams and everyday mathematics far from an olympiad. A model whose makers publish a figure brings its own."""
 
-_PATIENCE_S: dict[Use, float] = {"chat": 60.0, "code": 90.0, "reasoning": 240.0, "documents": 120.0}
+_PATIENCE_S: dict[Use, float] = {"chat": 30.0, "code": 60.0, "reasoning": 120.0, "documents": 60.0}
 """The wait at which half of the credit for speed is left."""
+
+_SPEED_WEIGHT = 2.0
+"""The whole credit for speed, in margins (points within which two indices cannot be told apart). From the longest wait
+that is accepted to a short one the credit grows by about 0.6, so that range is worth 1.2 margins; three times the speed
+is worth half a margin, which is what "cannot be told apart" should cost."""
+
+_SLOW_READING: dict[Use, float] = {"chat": 0.0, "code": 0.5, "reasoning": 0.0, "documents": 0.5}
+"""What of the credit is lost when all weights of a GPU's plan stay in RAM: a long prompt is then read at the speed of
+the CPU or of the bus, tens of times slower than on the card, and these uses begin with a long prompt."""
 
 _LONGEST_ANSWER_S: dict[Use, float] = {"chat": 90.0, "code": 900.0, "reasoning": 1800.0, "documents": 600.0}
 """A wait beyond which an answer is of no use; the user's own limit replaces it. For a chat a minute and a half, for a
@@ -236,21 +246,23 @@ def answer_seconds(goal: Goal, model: Model, tokens_per_s: float, *, thinking: b
     return tokens / tokens_per_s if tokens_per_s > 0 else math.inf
 
 
-def speed_credit(goal: Goal, seconds: float) -> float:
-    """The share of the credit for speed, 0 to 1: half of it at the patience of the use, falling smoothly.
+def speed_credit(goal: Goal, seconds: float, *, weights_in_ram: float = 0.0) -> float:
+    """The credit for the wait for a typical answer, in margins: 0 to 2, half of it at the patience of the use.
 
-    It saturates: ten times faster than fast enough is worth little.
+    It saturates: ten times faster than fast enough is worth little. ``weights_in_ram`` is the share of the weights that
+    a plan with a GPU leaves in RAM.
     """
     patience = _PATIENCE_S[goal.use]
-    return patience / (patience + seconds)
+    reading = 1.0 - _SLOW_READING[goal.use] * weights_in_ram
+    return _SPEED_WEIGHT * reading * patience / (patience + seconds)
 
 
 _HEADROOM = 0.1
-"""Headroom counts a tenth of what speed counts: it decides between candidates of like speed."""
+"""Headroom counts a twentieth of what speed counts: it decides between candidates of like speed."""
 
 
 def headroom_credit(share_left: float) -> float:
-    """The credit for memory left free, 0 to 0.1, in the unit of :func:`speed_credit`."""
+    """The credit for the share of memory left free, 0 to 0.1 margins."""
     return _HEADROOM * min(1.0, max(0.0, share_left))
 
 

@@ -96,13 +96,14 @@ def weights_from_rows(
     dense: dict[int, int] = {}
     experts: dict[int, int] = {}
     named: dict[str, int] = {}
-    for name, size, _buffer, _offset in rows:
+    for name, size, buffer, _offset in rows:
         match = _LAYER.match(name)
         if match is None:
             named[name] = size
             continue
         part = experts if _EXPERTS.search(name) else dense
-        part[int(match[1])] = part.get(int(match[1]), 0) + size
+        # Without a buffer it is a multi-token-prediction block that stays in the file: no token reads it.
+        part[int(match[1])] = part.get(int(match[1]), 0) + (size if buffer else 0)
     embedding = named.get("token_embd.weight", 0)
     tied = "output.weight" not in named
     return Weights(

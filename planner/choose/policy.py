@@ -46,7 +46,7 @@ __all__ = [
 MIB = 1 << 20
 GIB = 1 << 30
 
-KEEP = 6
+KEEP = 4
 """How many models are worked out in full; the others get a reason from a bound. A person reads no longer list."""
 
 PARETO = 6

@@ -39,6 +39,8 @@ def open_session(known: catalogue.Catalogue, machine_name: str | None, engine_py
     """
     found, local = the_machine(machine_name)
     with EngineChild(engine_python) as child, Oracle(child, cpu_only=not local) as oracle:
+        # First of all questions: it weighs the idle process, and a large header that was read would count for ever.
+        oracle.system()
         if local:
             found = machine.match_engine(found, described_engine(oracle))
         yield Session(found, local, Sources(known), load_quality(), oracle, engine_python)

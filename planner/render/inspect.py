@@ -83,11 +83,18 @@ def _parts(file: FileSet) -> str:
 
 
 def _next(told: Inspection) -> str:
+    """How to ask for one: by a quantization that only one has, else by a file."""
     models = [each for each in told.files if each.kind == "model"]
-    named = next((each.quantization for each in models if each.quantization and each.complete), None)
-    if told.hub in {"hf", "ms"} and named is not None:
-        return f"No header was read. One of them in full: planner inspect {told.hub}:{told.name}:{named}"
-    return "No header was read. One of them in full: name its file, or its quantization with --quant."
+    labels = [each.quantization for each in models]
+    whole = [each for each in models if each.complete]
+    by_label = next((each.quantization for each in whole if labels.count(each.quantization) == 1), None)
+    by_file = next((each.name for each in whole if each.parts == 1), None)
+    start = "No header was read. One of them in full:"
+    if told.hub in {"hf", "ms"} and by_label is not None:
+        return f"{start} planner inspect {told.hub}:{told.name}:{by_label}"
+    if told.hub in {"hf", "ms"} and by_file is not None:
+        return f"{start} planner inspect {told.hub}:{told.name}/{by_file}"
+    return f"{start} name its file, or its quantization with --quant."
 
 
 def _facts(contents: Contents) -> list[str]:

@@ -32,6 +32,8 @@ def printable_json(data: bytes) -> bytes:
     if data.isascii():
         return data.replace(b"\x7f", b"\\u007f")
     text = data.decode()
+    if text.replace("\n", "").isprintable():
+        return data
     return "".join(each if each.isprintable() or each == "\n" else _json_spelled(each) for each in text).encode()
 
 

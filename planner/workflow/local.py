@@ -149,19 +149,20 @@ def open_copies(session: Session) -> tuple[str, ...]:
 
 
 def _repositories(local: Iterable[LocalModel]) -> list[Repository]:
-    """Complete models by the repository they came from, each content once, however many programs fetched it."""
-    seen: set[str] = set()
+    """Complete models by the repository they came from, each once, however many programs or commits hold it."""
+    contents: set[str] = set()
     found: dict[str, Repository] = {}
     for each in local:
         marks = {part.sha256 or part.local_path or part.path for part in each.artifact.parts}
-        if not _is_usable(each) or marks <= seen:
+        if not _is_usable(each) or marks <= contents:
             continue
-        seen |= marks
-        name = each.repo or each.name
+        contents |= marks
         hub_kind = each.hub if each.hub is not None and each.repo is not None else "local"
-        before = found.setdefault(f"{hub_kind}:{name}", Repository(hub=hub_kind, name=name))
-        artifacts = (*before.artifacts, each.artifact)
-        found[f"{hub_kind}:{name}"] = msgspec.structs.replace(before, artifacts=artifacts)
+        name = each.repo or each.name
+        key = f"{hub_kind}:{name}".casefold()
+        before = found.setdefault(key, Repository(hub=hub_kind, name=name))
+        if each.artifact.name not in {artifact.name for artifact in before.artifacts}:
+            found[key] = msgspec.structs.replace(before, artifacts=(*before.artifacts, each.artifact))
     return list(found.values())
 
 

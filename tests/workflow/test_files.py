@@ -83,6 +83,40 @@ def test_one_quantization_is_read_and_recognised(planner, shelf, words, parts):
     assert len(files_read(shelf)) == parts
 
 
+def test_a_model_is_the_same_wherever_it_lies(planner, shelf, phantoms):
+    """Hugging Face, ModelScope, an address, a file, a folder: one header, one answer."""
+    name = "Qwen3-0.6B-Q8_0.gguf"
+    told = []
+    for words in (
+        (f"hf:{REPO}:Q8_0",),
+        (f"ms:{REPO}:Q8_0",),
+        (f"{shelf.content}/{REPO}/{name}",),
+        (phantoms / name,),
+        (phantoms, "--quant", "Q8_0"),
+    ):
+        code, out, _ = planner("inspect", *words, "--json")
+        assert code == 0
+        contents = json.loads(out)["contents"]
+        assert contents.pop("name").endswith(name)
+        told.append(contents)
+    assert all(each == told[0] for each in told)
+
+
+def test_two_models_of_one_quantization_are_told_apart_by_file(planner, shelf):
+    """The way on that is offered works."""
+    files = shelf.repos[REPO]
+    shelf.repos["org/Two-GGUF"] = {
+        "One-Q8_0.gguf": files["Qwen3-0.6B-Q8_0.gguf"],
+        "Two-Q8_0.gguf": files["Qwen3-0.6B-Q4_K_M.gguf"],
+    }
+    code, out, _ = planner("inspect", "hf:org/Two-GGUF:Q8_0")
+    assert code == 0
+    offered = out.splitlines()[-1].rsplit("planner inspect ", 1)[1]
+    assert offered == "hf:org/Two-GGUF/One-Q8_0.gguf"
+    code, out, _ = planner("inspect", offered, "--json")
+    assert (code, json.loads(out)["contents"]["parts"]) == (0, 1)
+
+
 def test_a_vocabulary_of_262_thousand_tokens_travels_in_four_requests(planner, hub, speaker, tmp_path):
     """The largest header there is, with a model behind it; the second question asks for nothing."""
     known = catalogue.load()

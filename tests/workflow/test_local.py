@@ -175,6 +175,44 @@ def test_a_plan_among_local_models_takes_one_of_them_and_says_where_it_lies(plan
 
 
 @pytest.mark.engine
+def test_a_file_that_two_programs_hold_is_one_candidate(planner, cache, nowhere, phantoms):
+    """LM Studio keeps a second copy of the same repository's file, whose hash it does not know."""
+    other = nowhere / ".lmstudio/models/unsloth/Qwen3-0.6B-GGUF"
+    other.mkdir(parents=True)
+    (other / "Qwen3-0.6B-Q8_0.gguf").symlink_to(phantoms / "Qwen3-0.6B-Q8_0.gguf")
+    code, out, _ = planner("plan", "--local", "--quant", "q8_0", "--no-measure", "--min-speed", "0.1", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["chosen"]["quantization"] == "Q8_0"
+    assert plan["chosen"]["artifact"]["parts"][0]["local_path"] == str(cache / "Qwen3-0.6B-Q8_0.gguf")
+
+
+@pytest.mark.engine
+def test_a_blob_of_ollama_is_a_model_by_its_name(planner, nowhere, phantoms):
+    """Its file is called by its digest and its repository is not known: the header says what it is."""
+    folder = nowhere / ".ollama/models"
+    digests = {"model": "a" * 64, "config": "b" * 64}
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "manifests/registry.ollama.ai/library/qwen3").mkdir(parents=True)
+    blob = folder / "blobs" / f"sha256-{digests['model']}"
+    blob.symlink_to(phantoms / "Qwen3-0.6B-Q4_K_M.gguf")
+    (folder / "blobs" / f"sha256-{digests['config']}").write_text(json.dumps({"file_type": "Q4_K_M"}))
+    layer = {
+        "mediaType": "application/vnd.ollama.image.model",
+        "digest": f"sha256:{digests['model']}",
+        "size": blob.stat().st_size,
+    }
+    manifest = {"config": {"digest": f"sha256:{digests['config']}"}, "layers": [layer]}
+    (folder / "manifests/registry.ollama.ai/library/qwen3/0.6b").write_text(json.dumps(manifest))
+    code, out, _ = planner("plan", "--local", "--no-measure", "--min-speed", "0.1", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert (plan["chosen"]["model"], plan["chosen"]["quantization"]) == ("qwen3:0.6b", "Q4_K_M")
+    assert plan["chosen"]["index"]["origin"] == "measured"
+    assert plan["commands"]["llama_server"][2] == str(blob)
+
+
+@pytest.mark.engine
 def test_a_plan_of_the_catalogue_says_that_its_model_is_here(planner, cache):
     """The same model and quantization: no download is asked for. Another quantization is not here."""
     words = ("plan", "--no-measure", "--min-speed", "0.1", "--json", "--model")

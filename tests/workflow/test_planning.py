@@ -1,13 +1,24 @@
 """From a goal to a plan: on every shipped machine, with the real engine and without measuring."""
 
+import functools
+import itertools
+import tomllib
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from planner import machine, workflow
+from planner.catalogue.quality import load_quality
+from planner.choose import policy
 from planner.errors import EngineMissingError, UsageError
 from planner.types.plan import Goal
 
 pytestmark = pytest.mark.engine
+
+SANITY = tomllib.loads((Path(__file__).parent / "sanity.toml").read_text(encoding="utf-8"))
+USES = ("chat", "code", "reasoning", "documents")
+REVIEWED = [(name, use) for name in SANITY for use in USES]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,8 +29,9 @@ def one_cache(tmp_path_factory):
         yield
 
 
+@functools.cache
 def plan_for(name, **goal):
-    """An unmeasured plan for a shipped machine."""
+    """An unmeasured plan for a shipped machine; the same question is answered once for all tests."""
     return workflow.plan(Goal(**goal), machine=name, measure="none")
 
 
@@ -41,6 +53,50 @@ def test_a_plan_for_a_shipped_machine_fits_it_with_the_reserve(name):
     assert plan.commands.llama_server[0] == "llama-server"
 
 
+def test_fourteen_machines_are_reviewed_for_every_use_with_a_reason():
+    """The golden file is whole: 14 machines, four uses, a reason of a sentence for each."""
+    assert len(SANITY) == 14
+    assert set(SANITY) <= set(machine.names())
+    assert all(len(SANITY[name][use]["why"]) >= 15 for name, use in REVIEWED)
+
+
+@pytest.mark.parametrize(("name", "use"), REVIEWED)
+def test_the_choice_is_the_one_that_was_reviewed(name, use):
+    """Model, quantization and mode are those of the golden file, which says why somebody with experience agrees."""
+    chosen = plan_for(name, use=use).chosen
+    golden = SANITY[name][use]
+    assert (chosen.model, chosen.quantization, chosen.thinking) == (
+        golden["model"],
+        golden["quantization"],
+        golden["thinking"],
+    ), f"reviewed: {golden['why']}"
+
+
+@pytest.mark.parametrize(("name", "use"), REVIEWED[::5])
+def test_what_is_chosen_answers_in_time_and_nothing_on_the_list_beats_it_in_all_three(name, use):
+    """The wait is within the limit; no point of the list is at once better, faster and smaller than another."""
+    plan = plan_for(name, use=use)
+    assert plan.chosen.answer_seconds <= policy.longest_answer_seconds(plan.goal)
+    assert plan.trade_off
+    merits = [
+        (each.index.value, each.speed.generate.tokens_per_s, -sum(row.total_bytes for row in each.memory))
+        for each in plan.pareto
+    ]
+    assert merits
+    assert merits == sorted(merits, key=lambda merit: -merit[0])
+    for one in merits:
+        assert not any(all(a >= b for a, b in zip(other, one, strict=True)) for other in merits if other != one)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_more_memory_never_costs_more_index_than_speed_is_worth(use):
+    """From the small to the large: an index falls at most by what the rule of equal indices may trade for speed."""
+    names = ("container-4gb", "laptop-8gb", "laptop-16gb-igpu", "rtx-3060-12gb", "rtx-4090", "h100-80gb", "8x-h100")
+    values = [plan_for(name, use=use).chosen.index.value for name in names]
+    margin = load_quality().overlap_margin(policy.group_of(use))
+    assert all(later >= earlier - 2 * margin for earlier, later in itertools.pairwise(values))
+
+
 def test_a_larger_machine_never_gets_a_model_that_scores_less():
     """4 GB container, 8 GB laptop, 16 GB laptop, 24 GB card, 80 GB card, eight of them: scores never fall."""
     names = ("container-4gb", "laptop-8gb", "laptop-16gb-igpu", "rtx-4090", "h100-80gb", "8x-h100")
@@ -51,7 +107,7 @@ def test_a_larger_machine_never_gets_a_model_that_scores_less():
 
 def test_the_same_inputs_give_the_same_plan_byte_for_byte():
     """Only the time of writing differs."""
-    first, second = (msgspec.structs.replace(plan_for("rtx-3060-12gb"), created_at="") for _ in range(2))
+    first, second = (msgspec.structs.replace(plan_for.__wrapped__("rtx-3060-12gb"), created_at="") for _ in range(2))
     assert msgspec.json.encode(first) == msgspec.json.encode(second)
 
 

@@ -19,12 +19,13 @@ def command(*, model: str, as_json: bool) -> int:
     from planner.cli import output
 
     found = workflow.show(model)
+    capabilities = workflow.capabilities(found)
     if as_json:
         from planner.render.documents import model_document
 
-        output.print_json(model_document(found))
+        output.print_json(model_document(found, capabilities))
     else:
         from planner.render.show import show_text
 
-        output.print_text(show_text(found, output.style()))
+        output.print_text(show_text(found, capabilities, style=output.style()))
     return 0

@@ -9,6 +9,7 @@ from planner.types import Report
 from planner.types.artifact import CacheKind, LocalModel
 from planner.types.inspection import FileSet, file_set
 from planner.types.model import KnownModel, Model
+from planner.types.quality import Capability
 
 __all__ = [
     "ErrorBody",
@@ -96,11 +97,15 @@ class ModelsDocument(Report, frozen=True, kw_only=True):
 
 
 class ModelDocument(Report, frozen=True, kw_only=True):
-    """What ``planner show --json`` prints: ``model`` for one that can be planned, else ``known_only``."""
+    """What ``planner show --json`` prints: ``model`` for one that can be planned, else ``known_only``.
+
+    ``capabilities`` are the model's indices, one for each task group and mode that it has.
+    """
 
     schema: str = "planner/model/1"
     model: Model | None
     known_only: KnownModel | None
+    capabilities: tuple[Capability, ...] = ()
 
 
 class LocalEntry(Report, frozen=True, kw_only=True):
@@ -158,10 +163,10 @@ def models_document(
     )
 
 
-def model_document(model: Model | KnownModel) -> ModelDocument:
-    """All facts about one model as a document."""
+def model_document(model: Model | KnownModel, capabilities: Iterable[Capability] = ()) -> ModelDocument:
+    """All facts about one model as a document, with its indices."""
     if isinstance(model, Model):
-        return ModelDocument(model=model, known_only=None)
+        return ModelDocument(model=model, known_only=None, capabilities=tuple(capabilities))
     return ModelDocument(model=None, known_only=model)
 
 

@@ -15,6 +15,7 @@ from planner.types.plan import Candidate, Goal, Plan
 
 __all__ = ["goal_words", "plan_text"]
 
+_WORTH_ASKING = ("too-big", "too-slow", "answer-too-late", "lower-rank")
 _USES = {"chat": "chat", "code": "writing code", "reasoning": "reasoning", "documents": "long documents"}
 
 
@@ -172,8 +173,9 @@ def _is_of_files(plan: Plan) -> bool:
 
 
 def _loser(plan: Plan) -> str:
-    """A name that is worth asking about: the first one that lost."""
-    losers = [(loser.model, loser.quantization) for loser in plan.rejected]
+    """A name that is worth asking about: one that lost by its size, speed or index rather than by its family."""
+    decided = [loser for loser in plan.rejected if loser.reason.code in _WORTH_ASKING]
+    losers = [(loser.model, loser.quantization) for loser in decided or plan.rejected]
     losers += [(runner.model, runner.quantization) for runner in plan.alternatives]
     model, quantization = losers[0] if losers else ("MODEL", None)
     return f"{model}:{quantization}" if quantization else model

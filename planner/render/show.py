@@ -5,13 +5,14 @@ count of what llama.cpp loads, and a fact that was read nowhere says so.
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from planner import units
-from planner.render.layout import INDENT, facts, labelled, paragraph, section
+from planner.render.layout import INDENT, columns, facts, labelled, paragraph, section
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.text import finish, tokens
 from planner.types.model import KnownModel, License, Model
+from planner.types.quality import Capability
 
 __all__ = ["show_text"]
 
@@ -34,8 +35,8 @@ _COMMERCIAL = {
 }
 
 
-def show_text(model: Model | KnownModel, style: Style = PLAIN) -> str:
-    """The facts about one model, its notes and its sources; for one that is only known, the reason first."""
+def show_text(model: Model | KnownModel, capabilities: Iterable[Capability] = (), *, style: Style = PLAIN) -> str:
+    """The facts about one model, its indices, notes and sources; for one that is only known, the reason first."""
     names = facts([model.vendor, f"family {model.family}", model.id], style)
     lines = [style.heading(model.name), f"{INDENT}{names}", ""]
     if isinstance(model, Model):
@@ -46,9 +47,37 @@ def show_text(model: Model | KnownModel, style: Style = PLAIN) -> str:
     for label, texts in pairs:
         lines += labelled(f"{INDENT}{label}", texts, width=16)
     lines.append("")
+    lines += section(
+        "Capability, 0 to 100, with the interval that holds four times out of five",
+        _indices(capabilities, style),
+        style,
+    )
     lines += section("Notes", paragraph(model.notes) if model.notes else [], style)
     lines += section("Sources", _sources(model.sources, style), style)
     return finish(lines)
+
+
+_CAPABILITY = "Capability, 0 to 100, with the interval that holds four times out of five"
+_ORIGINS = {
+    "measured": "scores of this model",
+    "related": "its other scores, or its siblings'",
+    "inferred": "its size, age and mode",
+}
+
+
+def _indices(capabilities: Iterable[Capability], style: Style) -> list[str]:
+    """A line for each task group and mode; see docs/quality.md."""
+    rows = [
+        (
+            each.group,
+            "thinking" if each.thinking else "at once",
+            f"{each.index:.0f}",
+            f"{each.low:.0f}{style.dash}{each.high:.0f}",
+            _ORIGINS[each.origin],
+        )
+        for each in capabilities
+    ]
+    return columns(("for", "answers", "index", "interval", "from"), rows, right=(2,)) if rows else []
 
 
 def _plannable(model: Model) -> Iterator[tuple[str, Sequence[str]]]:

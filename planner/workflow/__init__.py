@@ -6,7 +6,7 @@ own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same 
 
 from planner.workflow.inspecting import inspect
 from planner.workflow.inspection import capture, detect, estimate, models
-from planner.workflow.listing import Listing, ModelFilter, select, show
+from planner.workflow.listing import Listing, ModelFilter, capabilities, select, show
 from planner.workflow.local import LocalCopy, LocalListing, local_models
 from planner.workflow.measuring import measure
 from planner.workflow.planning import WhyNot, plan, why_not
@@ -21,6 +21,7 @@ __all__ = [
     "ModelFilter",
     "Progress",
     "WhyNot",
+    "capabilities",
     "capture",
     "detect",
     "estimate",

@@ -4,18 +4,23 @@ Every condition narrows: what two conditions leave is what both leave. An unknow
 listing says which models were left out only because nobody wrote down what was asked.
 """
 
+from typing import get_args
+
 from planner import catalogue
+from planner.catalogue.quality import load_quality
 from planner.choose.candidates import least_bytes, memory_bound, suits
 from planner.errors import UsageError
 from planner.types import Report
 from planner.types.model import KnownModel, Model, Quantization
 from planner.types.plan import Goal
+from planner.types.quality import Capability, TaskGroup
 from planner.workflow.session import the_machine
 
 __all__ = [
     "SENSIBLE_BITS_PER_WEIGHT",
     "Listing",
     "ModelFilter",
+    "capabilities",
     "check_names",
     "has_facts",
     "room_bytes",
@@ -105,6 +110,18 @@ def has_facts(asked: ModelFilter, model: Model) -> bool:
 def show(name: str) -> Model | KnownModel:
     """The model of that name, plannable or only known. Raises UsageError (``unknown-model``)."""
     return catalogue.load().find(name)
+
+
+def capabilities(model: Model | KnownModel) -> tuple[Capability, ...]:
+    """The indices of a model in every task group and mode that it has; none for one that cannot be planned."""
+    if not isinstance(model, Model):
+        return ()
+    quality = load_quality()
+    return tuple(
+        quality.capability(model, group, thinking=thinking)
+        for group in get_args(TaskGroup)
+        for thinking in quality.modes(model)
+    )
 
 
 def _is_asked_for(asked: ModelFilter, model: Model | KnownModel) -> bool:

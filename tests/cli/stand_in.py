@@ -130,6 +130,7 @@ def workflow():
         models=answer(types.SimpleNamespace(models={model.id: model}, quantizations={})),
         select=answer(Listing(models=(model,), known_only=(known,), languages_unknown=())),
         show=answer(model),
+        capabilities=answer(()),
         local_models=answer(LocalListing(copies=(LocalCopy(here, model),), unrecognised=0, notes=())),
         inspect=answer(inspection),
         estimate=answer(plan.chosen),

@@ -19,7 +19,12 @@ from planner.render.show import show_text
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.why_not import why_not_text
 from planner.types.plan import Candidate, DeviceMemory, Reason, ReasonCode
+from planner.types.quality import Capability
 
+CAPABILITIES = (
+    Capability(group="chat", thinking=False, index=80.9, low=77.8, high=83.7, origin="measured", scores=9),
+    Capability(group="code", thinking=True, index=66.1, low=60.2, high=71.4, origin="related"),
+)
 ASCII = Style(colour=False, unicode=False)
 
 
@@ -50,8 +55,8 @@ def texts(plan, chosen, model, known, inspection, measurement, local):
         "machine": lambda style: machine_text(plan.machine, ("no engine was asked",), style),
         "estimate": lambda style: estimate_text(chosen, style),
         "models": lambda style: models_text([model], [known], ["qwen3-vl-2b"], style=style),
-        "show": lambda style: show_text(model, style),
-        "known": lambda style: show_text(known, style),
+        "show": lambda style: show_text(model, CAPABILITIES, style=style),
+        "known": lambda style: show_text(known, style=style),
         "why-not": lambda style: why_not_text(why_not, style),
     }
 

@@ -162,7 +162,7 @@ class Appraiser:
         """Mode, factors and index for each mode of the model."""
         self._models[model.id] = model
         kept = self._retained(model, quantization)
-        context_share = policy.context_factor(self._goal, model, context)
+        context_share = policy.context_factor(self._goal, model.context_native, context)
         cache_share = policy.cache_factor(cache)
         return [
             (

@@ -88,8 +88,8 @@ class Bounds:
         least = candidates.least_bytes(option.model, option.quantization)
         known = [
             (entry.tokens_per_s, entry.file_bytes)
-            for entry in self._inquiry.considered
-            if entry.model == option.model.id and entry.tokens_per_s and entry.file_bytes and self._is_whole(entry)
+            for entry in self._inquiry.noted(option.model)
+            if entry.tokens_per_s and entry.file_bytes and self._is_whole(entry)
         ]
         gain = _LIGHTER_TYPE_GAIN_ON_GPU if self._on_gpu else _LIGHTER_TYPE_GAIN
         physics = candidates.most_tokens_per_s(self._machine, *option)

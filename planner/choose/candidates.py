@@ -4,6 +4,7 @@ The mistake it prevents is asking an engine about 50 models × 28 quantizations 
 all memory at the lightest tensor type of its recipe is out by arithmetic alone.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -129,10 +130,15 @@ _KERNELS: tuple[Kernel, ...] = ("plain", "k4", "k56", "k23", "codebook")
 
 def ladder(goal: Goal, model: Model) -> tuple[Step, ...]:
     """Context and cache type to try, the best first; each later rung costs more quality than the one before."""
-    steps = [Step(context, cache) for context in policy.contexts(goal, model) for cache in policy.cache_ladder(goal)]
+    return _ladder(goal, policy.contexts(goal, model), model.context_native)
+
+
+@functools.lru_cache(maxsize=256)
+def _ladder(goal: Goal, contexts: tuple[int, ...], context_native: int) -> tuple[Step, ...]:
+    steps = [Step(context, cache) for context in contexts for cache in policy.cache_ladder(goal)]
 
     def worth(step: Step) -> float:
-        return policy.context_factor(goal, model, step.context) * policy.cache_factor(step.cache)
+        return policy.context_factor(goal, context_native, step.context) * policy.cache_factor(step.cache)
 
     return tuple(sorted(steps, key=worth, reverse=True))
 
@@ -172,16 +178,31 @@ _BEYOND_PEAK = 1.25
 
 
 def most_tokens_per_s(machine: Machine, model: Model, quantization: Quantization) -> float:
-    """Tokens per second that cannot be exceeded: each one reads the active weights from the fastest memory at least.
+    """Tokens per second that cannot be exceeded: each one reads the active weights from where they can be at best.
 
-    Infinite where the bandwidth of a device that may be used is unknown.
+    What does not fit the GPUs is read from RAM; of a mixture those are experts, of which a token reads few. Infinite
+    where the bandwidth or the size of a device that may be used is unknown.
     """
     gpus = machine.gpus if gpu_is_used(machine) else ()
-    rates = [machine.memory.bandwidth_bytes_per_s, *(gpu.bandwidth_bytes_per_s for gpu in gpus)]
-    if None in rates:
+    ram = machine.memory.bandwidth_bytes_per_s
+    rates = [gpu.bandwidth_bytes_per_s for gpu in gpus]
+    sizes = [gpu.memory_total_bytes for gpu in gpus]
+    if ram is None or None in rates or None in sizes:
         return math.inf
-    read = least_bytes(model, quantization) * model.parameters_active / model.parameters
-    return _BEYOND_PEAK * max(rate for rate in rates if rate is not None) / max(1.0, read)
+    least = least_bytes(model, quantization)
+    read = least * model.parameters_active / model.parameters
+    fastest = max([ram, *(rate for rate in rates if rate is not None)])
+    in_ram = 0.0
+    if gpus and not any(gpu.unified_memory for gpu in gpus):
+        outside = max(0, least - sum(size for size in sizes if size is not None))
+        in_ram = min(read, outside * _least_active_share(model))
+    return _BEYOND_PEAK / (in_ram / ram + max(1.0, read - in_ram) / fastest)
+
+
+def _least_active_share(model: Model) -> float:
+    """The smallest share of any part of a model that a token reads: of experts those it is routed to."""
+    experts, used = model.size("n_expert"), model.size("n_expert_used")
+    return used / experts if experts and used else model.parameters_active / model.parameters
 
 
 def memory_bound(goal: Goal, machine: Machine) -> int | None:

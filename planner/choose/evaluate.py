@@ -7,6 +7,7 @@ reason.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -22,6 +23,7 @@ from planner.choose.placement import Placed, placements
 from planner.choose.rank import order_key, pareto, rank
 from planner.choose.why_not import rejected
 from planner.choose.words import explain
+from planner.types.estimate import Estimate
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
@@ -116,9 +118,12 @@ class _Search:
             best = self._best(name)
             if -negative > best:
                 option = Option(model, self._recipes(model)[index])
-                # What the model's heavier recipes showed bounds its lighter ones more closely than "at any speed".
-                if self.bounds.from_speeds(option) > best:
-                    self._work_out(option, best)
+                # What the model's heavier recipes showed since bounds its lighter ones more closely.
+                tight = self.bounds.from_speeds(option)
+                if tight < -negative:
+                    heapq.heappush(queue, (-tight, name, index))
+                    continue
+                self._work_out(option, best)
                 if index + 1 < len(self._recipes(model)):
                     heapq.heappush(queue, (-self._bound(model, index + 1), name, index + 1))
         self._look_for_faster(queue, by_id)
@@ -205,7 +210,8 @@ class _Search:
         """
         found = False
         for number, step in enumerate(self._rungs(option, steps)):
-            if found and self.inquiry.bound(option, step) <= best:
+            # The lowest rung leaves most room on the GPU, so no rung above it is faster.
+            if found and self.inquiry.bound(option, step, self._speed(option, steps[-1])) <= best:
                 return
             if number == 1 and best <= 0.0 and not self._runs(option, steps[-1]):
                 break
@@ -242,6 +248,15 @@ class _Search:
     def _runs(self, option: Option, step: Step) -> bool:
         """Whether a rung fits somehow and is fast enough."""
         return any(p.judged is not None and p.judged.verdict in {"fits", "tight"} for p in self._places(option, step))
+
+    def _speed(self, option: Option, step: Step) -> float:
+        """The decode speed of a rung where it fits; infinite where it is unknown."""
+        speeds = [
+            placed.estimate.speed.generate.tokens_per_s if placed.estimate.speed.generate is not None else math.inf
+            for placed in self._places(option, step)
+            if placed.fits_memory and isinstance(placed.estimate, Estimate)
+        ]
+        return max(speeds, default=math.inf)
 
     def _at_full_speed(self, option: Option, step: Step, whole: Placed) -> float:
         """The most that a rung can score when layers leave the GPU: the speed of the whole is the limit."""

@@ -39,6 +39,7 @@ class Inquiry:
         self._answers: dict[tuple[str, str, Settings], Placed] = {}
         self._caches: dict[tuple[str, Step], int] = {}
         self.considered: list[Considered] = []
+        self._by_model: dict[str, list[Considered]] = {}
 
     @property
     def questions(self) -> int:
@@ -85,6 +86,10 @@ class Inquiry:
                 rung = (option.model.id, self._step(settings))
                 self._caches[rung] = min(held, self._caches.get(rung, held))
         return self._answers[key]
+
+    def noted(self, model: Model) -> tuple[Considered, ...]:
+        """What was noted about one model, in the order of asking."""
+        return tuple(self._by_model.get(model.id, ()))
 
     def least_cache_bytes(self, model: Model, step: Step) -> int:
         """The least cache that an answer about ``model`` at a rung's context and cache type told; 0 before any did."""
@@ -139,27 +144,27 @@ class Inquiry:
         generate = estimate.speed.generate if estimate is not None else None
         judged = placed.judged if placed is not None else None
         worth = self.appraise(option, step, placed)
-        self.considered.append(
-            Considered(
-                model=option.model.id,
-                quantization=option.quantization.name,
-                settings=placed.settings if placed is not None else None,
-                verdict=verdict or (judged.verdict if judged is not None else "unsupported"),
-                reason=reason,
-                bound=self.bound(option, step),
-                score=worth.score,
-                credit=worth.credit,
-                factors=worth.factors,
-                index=worth.quality,
-                thinking=worth.thinking,
-                bits_per_weight=option.quantization.bits_per_weight,
-                answer_seconds=worth.answer_seconds,
-                headroom_bytes=_headroom(judged) if judged is not None else None,
-                file_bytes=estimate.file_bytes if estimate is not None else None,
-                needed_bytes=needed_bytes,
-                tokens_per_s=generate.tokens_per_s if generate is not None else None,
-            )
+        noted = Considered(
+            model=option.model.id,
+            quantization=option.quantization.name,
+            settings=placed.settings if placed is not None else None,
+            verdict=verdict or (judged.verdict if judged is not None else "unsupported"),
+            reason=reason,
+            bound=self.bound(option, step),
+            score=worth.score,
+            credit=worth.credit,
+            factors=worth.factors,
+            index=worth.quality,
+            thinking=worth.thinking,
+            bits_per_weight=option.quantization.bits_per_weight,
+            answer_seconds=worth.answer_seconds,
+            headroom_bytes=_headroom(judged) if judged is not None else None,
+            file_bytes=estimate.file_bytes if estimate is not None else None,
+            needed_bytes=needed_bytes,
+            tokens_per_s=generate.tokens_per_s if generate is not None else None,
         )
+        self.considered.append(noted)
+        self._by_model.setdefault(noted.model, []).append(noted)
 
     def _step(self, settings: Settings) -> Step:
         return Step(settings.context_tokens // self._goal.parallel, settings.cache_type_k)

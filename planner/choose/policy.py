@@ -127,10 +127,10 @@ def contexts(goal: Goal, model: Model) -> tuple[int, ...]:
     return tuple(dict.fromkeys(min(tokens, model.context_native) for tokens in _CONTEXT[goal.use]))
 
 
-def context_factor(goal: Goal, model: Model, context: int) -> float:
+def context_factor(goal: Goal, context_native: int, context: int) -> float:
     """What a context per sequence leaves of an index, at most 1."""
     if goal.context_tokens is not None:
-        return _BEYOND_NATIVE if context > model.context_native else 1.0
+        return _BEYOND_NATIVE if context > context_native else 1.0
     halvings = math.log2(max(1.0, _CONTEXT[goal.use][0] / context))
     return float(_CONTEXT_HALVED[goal.use] ** halvings)
 

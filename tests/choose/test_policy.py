@@ -180,8 +180,8 @@ def test_contexts_follow_the_use_the_user_and_the_model(catalogue):
 def test_a_context_beyond_the_native_one_counts_less(catalogue):
     """YaRN is needed and not applied: a model trained for the length is preferred up to one size step."""
     goal = Goal(context_tokens=100_000)
-    assert policy.context_factor(goal, catalogue.models["qwen3-8b"], 100_000) < 1.0
-    assert policy.context_factor(goal, catalogue.models["qwen3-4b-instruct-2507"], 100_000) == 1.0
+    assert policy.context_factor(goal, catalogue.models["qwen3-8b"].context_native, 100_000) < 1.0
+    assert policy.context_factor(goal, catalogue.models["qwen3-4b-instruct-2507"].context_native, 100_000) == 1.0
 
 
 @given(use=st.sampled_from(["chat", "code", "reasoning", "documents"]))
@@ -189,7 +189,10 @@ def test_the_ladder_falls_in_worth_and_ends_where_memory_is_least(use, catalogue
     """Each rung is worth no more than the one before; the last has the shortest context and the smallest cache."""
     goal, model = Goal(use=use), catalogue.models["qwen3-4b-instruct-2507"]
     steps = ladder(goal, model)
-    worth = [policy.context_factor(goal, model, step.context) * policy.cache_factor(step.cache) for step in steps]
+    worth = [
+        policy.context_factor(goal, model.context_native, step.context) * policy.cache_factor(step.cache)
+        for step in steps
+    ]
     assert worth == sorted(worth, reverse=True)
     assert steps[0] == (policy.contexts(goal, model)[0], "f16")
     assert steps[-1] == (min(policy.contexts(goal, model)), "q4_0")

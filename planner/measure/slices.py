@@ -145,26 +145,13 @@ def plan_slices(
     units = _units(kinds_of_layers(layout))
     if units is None:
         return None
-    table = _table(units)
-    if once_bytes is None:
-        once_bytes = outside_bytes(layout)
-    varying = [index for index, row in enumerate(table.rows) if len(row.units) > _CONSTANT_UP_TO]
-    if not varying:
-        return None
-    base = [1 if index in varying else len(row.units) for index, row in enumerate(table.rows)]
-    while once_bytes + _bytes(table, base) < CACHE_MULTIPLE * cache_bytes:
-        grown = [min(base[i] + (i in varying), len(row.units)) for i, row in enumerate(table.rows)]
-        if grown == base:
-            return None  # even the whole runs from the cache
-        base = grown
-    counts = _counts(table, base, varying, once_bytes, budget_bytes)
-    if counts is None or sum(_bytes(table, each) for each in counts) >= _bytes(
-        table, [len(r.units) for r in table.rows]
-    ):
-        return None
-    slices = tuple(_slice(units, table, each) for each in counts)
-    whole = (1.0, *(sum(units[unit].share for unit in row.units) for row in table.rows))
-    return SlicePlan(slices, whole, len(layout.layers), table.merged)
+    once = outside_bytes(layout) if once_bytes is None else once_bytes
+    for most_kinds in (_MAX_KINDS, 1):
+        # A hybrid of few periods can have as many kinds as periods; then all of one structure count by their bytes.
+        found = _planned(layout, list(units), most_kinds, CACHE_MULTIPLE * cache_bytes, once, budget_bytes)
+        if found is not None:
+            return found
+    return None
 
 
 def compose(plan: SlicePlan, samples: Sequence[Sequence[float]]) -> Composed | None:
@@ -220,6 +207,29 @@ class _Table(NamedTuple):
     merged: bool
 
 
+def _planned(
+    layout: Layout, units: list[_Unit], most_kinds: int, least_bytes: int, once_bytes: int, budget_bytes: int
+) -> SlicePlan | None:
+    """The slices that tell at most ``most_kinds`` kinds of each structure apart, ``None`` when there are none."""
+    table = _table(units, most_kinds)
+    varying = [index for index, row in enumerate(table.rows) if len(row.units) > _CONSTANT_UP_TO]
+    if not varying:
+        return None
+    everything = [len(row.units) for row in table.rows]
+    base = [1 if index in varying else count for index, count in enumerate(everything)]
+    while once_bytes + _bytes(table, base) < least_bytes:
+        grown = [min(base[i] + (i in varying), count) for i, count in enumerate(everything)]
+        if grown == base:
+            return None  # even the whole runs from the cache
+        base = grown
+    counts = _counts(table, base, varying, once_bytes, budget_bytes)
+    if counts is None or sum(_bytes(table, each) for each in counts) >= _bytes(table, everything):
+        return None
+    slices = tuple(_slice(units, table, each) for each in counts)
+    whole = (1.0, *(sum(units[unit].share for unit in row.units) for row in table.rows))
+    return SlicePlan(slices, whole, len(layout.layers), table.merged)
+
+
 def _units(kinds: tuple[Kind, ...]) -> list[_Unit] | None:
     """Layers grouped by the period of their structure (types aside), between some other layers at both ends."""
     structures = [tuple((suffix, dims) for suffix, dims, _ in kind) for kind in kinds]
@@ -245,14 +255,14 @@ def _repetition(structures: Sequence[object], period: int) -> tuple[int, int]:
     return best
 
 
-def _table(units: list[_Unit]) -> _Table:
-    """Units by kind, most frequent first; kinds beyond three are merged into the nearest of equal structure."""
+def _table(units: list[_Unit], most_kinds: int) -> _Table:
+    """Units by kind, most frequent first; kinds beyond ``most_kinds`` merge into the nearest of equal structure."""
     found = Counter(unit.kinds for unit in units)
     kept: list[tuple[Kind, ...]] = []
     stands_for: dict[tuple[Kind, ...], tuple[Kind, ...]] = {}
     for kinds, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])):
         alike = [other for other in kept if _structure(other) == _structure(kinds)]
-        if len(kept) >= _MAX_KINDS and alike:
+        if len(kept) >= most_kinds and alike:
             nearest = min(alike, key=lambda other: abs(_unit_bytes(other) - _unit_bytes(kinds)))
             stands_for[kinds] = nearest
         else:

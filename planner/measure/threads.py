@@ -7,6 +7,7 @@ not even considered while others use the CPUs. The mistake it prevents is a sett
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 from typing import Literal, NamedTuple
@@ -15,7 +16,7 @@ import msgspec
 
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.conditions import Watch
-from planner.measure.slices import CACHE_MULTIPLE, retyped, weights_bytes
+from planner.measure.slices import CACHE_MULTIPLE, kinds_of_layers, retyped, weights_bytes
 from planner.measure.statistics import clearly_faster
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
@@ -212,14 +213,24 @@ class _Heat:
 
 
 def _trial_layout(subject: Subject) -> Layout:
-    """As few layers as make a slice several times the last-level cache, two at least."""
+    """The first layers, as many as make a slice several times the last-level cache and hold every frequent structure.
+
+    From the start, and whole: a hybrid's engine tells attention from recurrent layers by their place, and aborts over a
+    slice without any attention.
+    """
     whole = subject.whole()
     total = len(whole.layers)
     layer_bytes = max(1, (weights_bytes(whole) - weights_bytes(_outside_layers(whole))) // total)
     wanted = max(2, -(-CACHE_MULTIPLE * subject.cache_bytes // layer_bytes))
-    count = min(total, wanted)
-    layers = [at * total // count for at in range(count)]
-    return retyped(subject.part(layers), whole)
+    count = min(total, max(wanted, _layers_until_all_are_seen(whole)))
+    return retyped(subject.part(range(count)), whole)
+
+
+def _layers_until_all_are_seen(whole: Layout) -> int:
+    """How many layers from the first on hold one of each structure (types aside) that a tenth of all layers have."""
+    structures = [tuple((suffix, dims) for suffix, dims, _ in kind) for kind in kinds_of_layers(whole)]
+    frequent = {each for each, times in Counter(structures).items() if 10 * times >= len(structures)}
+    return max(structures.index(each) for each in frequent) + 1 if frequent else 1
 
 
 def _outside_layers(layout: Layout) -> Layout:

@@ -9,7 +9,7 @@ import msgspec
 
 from planner.engine.answers import Buffers, Weights
 from planner.engine.oracle import Oracle
-from planner.errors import BadInputError, EngineError
+from planner.errors import BadInputError, EngineDiedError, EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
 from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
@@ -49,7 +49,7 @@ class CandidateEstimator:
                 return Refusal(text=aside)
             weights = self.weights(model, quantization, settings)
             full, lean = self._buffers(model, quantization, settings)
-        except (EngineError, BadInputError) as error:
+        except (EngineError, EngineDiedError, BadInputError) as error:
             # One broken file of a repository is one candidate less.
             return Refusal(text=error.message)
         if full.refused or lean.refused:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from planner.choose.evaluation import Evaluation
 from planner.engine.child import EngineChild
-from planner.errors import EngineError, MeasurementInvalidError
+from planner.errors import EngineDiedError, EngineError, MeasurementInvalidError
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests
@@ -71,8 +71,8 @@ def time_leaders(
 ) -> Timed:
     """Measure leaders until one stays in front; ``again`` searches anew with what was learnt.
 
-    Measurements that are kept from an earlier run cost nothing. Raises :class:`BusyError` when another measurement
-    runs on this machine, :class:`EngineDiedError` when the child dies.
+    Measurements that are kept from an earlier run cost nothing; a candidate over which the engine dies is left out and
+    named in the warnings. Raises :class:`BusyError` when another measurement runs on this machine.
     """
     rounds = _Rounds(session, estimator, effort, progress)
 
@@ -126,8 +126,17 @@ class _Rounds:
 
     def measure(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
         """Time ``leader``, or note why not."""
-        subject = subject_of(self._session, leader)
         self._about = f"{leader.model} {leader.quantization}: "
+        try:
+            return self._timed(measuring, leader)
+        except (EngineError, EngineDiedError, MeasurementInvalidError) as error:
+            # One model that the engine cannot run must not cost the plan; its child starts anew by itself.
+            self._out_of_reach.add(self._same(leader))
+            self._warnings.append(f"not measured: {leader.model} {leader.quantization}: {error.message}")
+            return None
+
+    def _timed(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
+        subject = subject_of(self._session, leader)
         usable = self._session.machine.cpu.usable_threads
         self.threads = measuring.threads(
             subject, leader.settings, usable_threads=usable, budget_s=self._budget.threads_s
@@ -139,13 +148,8 @@ class _Rounds:
             self._out_of_time = True
             self._warnings.append(f"no time was left to measure {leader.model} {leader.quantization}")
             return None
-        try:
-            budget_s = min(self._budget.candidate_s, left_s)
-            self.done.append(measuring.measure(subject, settings, tests, budget_s=budget_s))
-        except (EngineError, MeasurementInvalidError) as error:
-            self._out_of_reach.add(self._same(leader))
-            self._warnings.append(f"not measured: {error.message}")
-            return None
+        budget_s = min(self._budget.candidate_s, left_s)
+        self.done.append(measuring.measure(subject, settings, tests, budget_s=budget_s))
         return self.done[-1]
 
     def settled(self, evaluation: Evaluation, again: Callable[[], Evaluation]) -> Evaluation:

@@ -35,7 +35,8 @@ class Weights(Report, frozen=True, kw_only=True):
     ``file_bytes`` sums all tensors. ``buffers`` are bytes per buffer type as the engine allocates them, a tied head
     that needs a second copy included. ``mapped`` is the span of the file that mmap holds per buffer type.
     ``head_bytes`` is what a token reads for the output projection (the token embedding when tied), ``input_bytes``
-    the embedding table that is only gathered from (0 when tied: it is the head).
+    the embedding table that is only gathered from (0 when tied: it is the head). ``recurrent_layers`` keep a state
+    instead of a cache (delta nets, state spaces).
     """
 
     file_bytes: int
@@ -45,6 +46,7 @@ class Weights(Report, frozen=True, kw_only=True):
     input_bytes: int
     head_bytes: int
     tied: bool
+    recurrent_layers: int = 0
 
 
 class Buffer(Report, frozen=True, kw_only=True):
@@ -117,4 +119,5 @@ def weights_from_rows(
         input_bytes=0 if tied else embedding,
         head_bytes=embedding if tied else named["output.weight"],
         tied=tied,
+        recurrent_layers=len({match[1] for name, *_ in rows if ".ssm_" in name and (match := _LAYER.match(name))}),
     )

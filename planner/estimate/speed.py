@@ -27,6 +27,7 @@ __all__ = [
     "Kernel",
     "Rate",
     "Stage",
+    "Structure",
     "TimedRun",
     "cache_bytes_at",
     "calibrate",
@@ -100,14 +101,22 @@ class Rate(Report, frozen=True, kw_only=True):
     high: float
 
 
+class Structure(NamedTuple):
+    """What else than bytes decides a speed: whether layers are recurrent, and whether tokens are routed to experts."""
+
+    recurrent: bool = False
+    mixture: bool = False
+
+
 class Calibration(Report, frozen=True, kw_only=True):
-    """What runs on this very machine taught about one kernel on one device.
+    """What runs on this very machine taught about one kernel and structure on one device.
 
     ``generate`` is bytes read per second while decoding (fixed costs included), ``prompt`` active parameters times
     prompt tokens per second. ``basis`` says from which runs.
     """
 
     kernel: Kernel
+    structure: Structure = Structure()
     generate: Rate
     prompt: Rate | None = None
     basis: str
@@ -122,6 +131,7 @@ class TimedRun(Report, frozen=True, kw_only=True):
     parameters_active: int
     generate_tokens_per_s: float
     prompt_tokens_per_s: float | None = None
+    structure: Structure = Structure()
 
 
 class Stage(Report, frozen=True, kw_only=True):
@@ -141,6 +151,7 @@ class Stage(Report, frozen=True, kw_only=True):
     cache_bytes: int = 0
     bandwidth_bytes_per_s: int | None = None
     threads: int = 1
+    structure: Structure = Structure()
     calibrations: tuple[Calibration, ...] = ()
 
 
@@ -186,24 +197,25 @@ def prompt_speed(stages: Sequence[Stage]) -> Speed | None:
 
 
 def calibrate(runs: Iterable[TimedRun]) -> tuple[Calibration, ...]:
-    """One calibration per kernel found in the runs, ordered by kernel name.
+    """One calibration per kernel and structure found in the runs, in the order of their names.
 
     The rate is the median of the runs; the interval spans all of them and at least ±10 %, or ±25 % when a single run
     speaks.
     """
-    by_kernel: dict[Kernel, list[TimedRun]] = {}
+    alike: dict[tuple[Kernel, Structure], list[TimedRun]] = {}
     for run in runs:
         if run.generate_tokens_per_s > 0 and run.bytes_per_token > 0:
-            by_kernel.setdefault(kernel_of(run.quantization), []).append(run)
-    return tuple(_calibration(kernel, by_kernel[kernel]) for kernel in sorted(by_kernel))
+            alike.setdefault((kernel_of(run.quantization), run.structure), []).append(run)
+    return tuple(_calibration(kernel, structure, alike[kernel, structure]) for kernel, structure in sorted(alike))
 
 
-def _calibration(kernel: Kernel, runs: list[TimedRun]) -> Calibration:
+def _calibration(kernel: Kernel, structure: Structure, runs: list[TimedRun]) -> Calibration:
     generate = [run.bytes_per_token * run.generate_tokens_per_s for run in runs]
     prompt = [run.parameters_active * run.prompt_tokens_per_s for run in runs if run.prompt_tokens_per_s]
     labels = ", ".join(sorted({run.label for run in runs}))
     return Calibration(
         kernel=kernel,
+        structure=structure,
         generate=_rate(generate),
         prompt=_rate(prompt) if prompt else None,
         basis=f"measured here: {labels}",
@@ -295,9 +307,17 @@ def _prompt_seconds(stage: Stage) -> _Seconds | None:
 
 
 def _pick(stage: Stage) -> tuple[Calibration, float] | None:
-    """The calibration to use and by how much its interval is widened: the same kernel, else the first other one."""
+    """The calibration to use and by how much its interval is widened.
+
+    The same kernel and structure speak for themselves, anything else with doubt. Across recurrent and other layers
+    nothing is learnt: a delta net spends its time on a state and not on weights, so the bytes per second of one say
+    nothing about the other (35B-A3B: 6 tokens/s where 30B-A3B has 13, at equal bytes).
+    """
     kernel = kernel_of(stage.quantization)
-    for calibration in stage.calibrations:
-        if calibration.kernel == kernel:
-            return calibration, 1.0
-    return (stage.calibrations[0], _FOREIGN_KERNEL) if stage.calibrations else None
+    usable = [each for each in stage.calibrations if each.structure.recurrent == stage.structure.recurrent]
+    # Nearest first: the structure weighs more than the kernel.
+    usable.sort(key=lambda each: (each.structure != stage.structure, each.kernel != kernel))
+    if not usable:
+        return None
+    exact = usable[0].kernel == kernel and usable[0].structure == stage.structure
+    return usable[0], 1.0 if exact else _FOREIGN_KERNEL

@@ -9,19 +9,24 @@ import msgspec
 from planner.engine.answers import LayerBytes, Weights
 from planner.estimate.memory import HOST
 from planner.estimate.placement import gpu_of, layers_per_device
-from planner.estimate.speed import Calibration, Stage, cache_bytes_at, generate_speed, prompt_speed
+from planner.estimate.speed import Calibration, Stage, Structure, cache_bytes_at, generate_speed, prompt_speed
 from planner.types.machine import Machine
 from planner.types.model import Model
 from planner.types.plan import Speeds
 from planner.types.settings import Settings
 
-__all__ = ["active_bytes", "expert_share", "predicted_speeds"]
+__all__ = ["active_bytes", "expert_share", "predicted_speeds", "structure_of"]
 
 
 def expert_share(model: Model) -> float:
     """Share of the routed experts that one token passes through; 1.0 for a dense model."""
     experts, used = model.size("n_expert"), model.size("n_expert_used")
     return used / experts if experts and used else 1.0
+
+
+def structure_of(model: Model, weights: Weights) -> Structure:
+    """Whether a model's layers are recurrent and whether its tokens are routed."""
+    return Structure(recurrent=weights.recurrent_layers > 0, mixture=model.parameters_active < model.parameters)
 
 
 def active_bytes(model: Model, weights: Weights) -> int:
@@ -85,6 +90,7 @@ def _stages(
             quantization=quantization,
             parameters_active=round(model.parameters_active * size / everything),
             threads=settings.threads,
+            structure=structure_of(model, weights),
             calibrations=calibrations if place < 0 else (),
         )
         for place, size in sorted(read.items(), reverse=True)
@@ -101,6 +107,7 @@ def _stage(
     quantization: str,
     parameters_active: int,
     threads: int,
+    structure: Structure,
     calibrations: tuple[Calibration, ...],
 ) -> Stage:
     gpu = machine.gpus[place] if place >= 0 else None
@@ -116,5 +123,6 @@ def _stage(
         parameters_active=parameters_active,
         bandwidth_bytes_per_s=bandwidth,
         threads=threads,
+        structure=structure,
         calibrations=calibrations,
     )

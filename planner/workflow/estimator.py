@@ -13,7 +13,7 @@ from planner.errors import BadInputError, EngineDiedError, EngineError
 from planner.estimate.memory import host_memory, memory_on_engine_devices
 from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
-from planner.estimate.stages import active_bytes, predicted_speeds
+from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
@@ -145,10 +145,12 @@ class CandidateEstimator:
             return None
         model, quantization = known
         prompt = _result(measurement, _PROMPT, 0)
+        weights = self.weights(model, quantization, measurement.settings)
         return TimedRun(
             label=f"{model.id} {quantization.name}",
             quantization=quantization.name,
-            bytes_per_token=active_bytes(model, self.weights(model, quantization, measurement.settings)),
+            bytes_per_token=active_bytes(model, weights),
+            structure=structure_of(model, weights),
             parameters_active=model.parameters_active,
             generate_tokens_per_s=generate.tokens_per_s.median,
             prompt_tokens_per_s=prompt.tokens_per_s.median if prompt else None,

@@ -326,7 +326,7 @@ class _Search:
         worked_out = [each for found in self.found.values() for each in found]
         same = [each for each in [*worked_out, *trade_offs] if each.settings.context_tokens >= context]
         others = [each for each in same if (each.model, each.quantization) != (winner.model, winner.quantization)]
-        return pareto([winner, *others], policy.PARETO)
+        return pareto([winner, *others], policy.PARETO, winner=winner)
 
     def _mapped(self, models: dict[str, Model], candidate: Candidate) -> Candidate:
         return refine.mapped_where_free(self.inquiry, self.goal, self._option(models, candidate), candidate)

@@ -47,20 +47,22 @@ def runners_up(evaluation: Evaluation, most: int = 5) -> tuple[Candidate, ...]:
     return (*others, *evaluation.trade_offs[: max(room, 2)])[: most + 2]
 
 
-def pareto(candidates: Iterable[Candidate], most: int) -> tuple[Candidate, ...]:
-    """The candidates that no other beats in index, speed and memory at once, the best index first, at most ``most``.
+def pareto(candidates: Iterable[Candidate], most: int, *, winner: Candidate) -> tuple[Candidate, ...]:
+    """The winner, and what no other beats in index, speed and memory at once; the best index first, at most ``most``.
 
-    Of more than ``most`` those go that differ least from their neighbour in index; the ends always stay.
+    The winner stays even where a near equal is a hair better in all three. Of more than ``most`` those go that differ
+    least from their neighbour in index; the ends always stay.
     """
     pool = rank(candidates)
-    front: list[Candidate] = []
+    front: list[Candidate] = [winner]
     for each in pool:
         mine = _merits(each)
         if not any(_beats(_merits(other), mine) for other in pool) and mine not in map(_merits, front):
             front.append(each)
     front.sort(key=lambda each: (-_merits(each)[0], order_key(each)))
-    while len(front) > max(2, most):
-        gaps = {i: _merits(front[i - 1])[0] - _merits(front[i])[0] for i in range(1, len(front) - 1)}
+    while len(front) > max(3, most):
+        inner = [i for i in range(1, len(front) - 1) if front[i] is not winner]
+        gaps = {i: _merits(front[i - 1])[0] - _merits(front[i])[0] for i in inner}
         del front[min(gaps, key=lambda i: (gaps[i], -i))]
     return tuple(front)
 

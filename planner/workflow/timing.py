@@ -178,9 +178,13 @@ class _Rounds:
         """What a reader of the plan must know about its speeds."""
         found = list(self._warnings)
         if chosen is not None and self.done and not self._is_timed(chosen):
-            others = ", ".join(f"{each.model} {each.quantization}" for each in self.done)
             name = f"{chosen.model} {chosen.quantization}"
-            found.append(f"{name} was not measured itself; its speed is predicted from {others}")
+            others = ", ".join(f"{each.model} {each.quantization}" for each in self.done)
+            found.append(
+                f"decoding with {name} could not be told from noise in the time there was; that speed is predicted"
+                if self._is_done(chosen)
+                else f"{name} was not measured itself; its speed is predicted, after measuring {others}"
+            )
         for each in self.done:
             if each.conditions.disturbed:
                 why = "; ".join(each.conditions.disturbed)

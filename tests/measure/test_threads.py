@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner import catalogue
 from planner.engine.child import EngineChild
 from planner.measure.bench import Bench
-from planner.measure.threads import _GENERATE, _Heat, _Lane
+from planner.measure.slices import kinds_of_layers
+from planner.measure.suite import Subject
+from planner.measure.threads import _GENERATE, _Heat, _Lane, _trial_layout
 
 SAFE = _Lane("p", "passive", 4)
 FEWER = _Lane("p", "passive", 2)
@@ -59,3 +62,29 @@ def test_a_hopeless_setting_leaves_the_race_after_two_rounds_and_the_safe_one_ne
     heat.rounds = 2
     heat._drop_hopeless()
     assert {lane: len(times) for lane, times in heat.times.items()} == {SAFE: 2, FEWER: 2, ACTIVE: 1}
+
+
+@pytest.mark.parametrize(
+    "model", ["qwen3.6-35b-a3b", "qwen3.8-27b", "kimi-linear-48b-a3b", "qwen3-30b-a3b", "deepseek-v2-lite"]
+)
+def test_the_trial_slice_is_a_beginning_that_holds_every_frequent_kind_of_layer(model: str) -> None:
+    """A slice of recurrent layers alone makes the engine abort; one of each kind, from the start, is a small model."""
+    known = catalogue.load()
+    found = known.model(model)
+    whole = known.layout(found)
+    subject = Subject(
+        model=model,
+        quantization="BF16",
+        shape_key="any",
+        whole=lambda: whole,
+        part=lambda layers: known.layout(found, layers),
+        resident_bytes=None,
+        usable_bytes=1 << 40,
+        cache_bytes=1,
+    )
+    trial = _trial_layout(subject)
+    structures = [tuple((suffix, dims) for suffix, dims, _ in kind) for kind in kinds_of_layers(whole)]
+    frequent = {each for each in structures if 10 * structures.count(each) >= len(structures)}
+    assert trial.layers == tuple(range(len(trial.layers)))
+    assert frequent <= {structures[layer] for layer in trial.layers}
+    assert len(trial.layers) <= len(whole.layers) // 2

@@ -310,8 +310,9 @@ def _pick(stage: Stage) -> tuple[Calibration, float] | None:
     """The calibration to use and by how much its interval is widened.
 
     The same kernel and structure speak for themselves, anything else with doubt. Across recurrent and other layers
-    nothing is learnt: a delta net spends its time on a state and not on weights, so the bytes per second of one say
-    nothing about the other (35B-A3B: 6 tokens/s where 30B-A3B has 13, at equal bytes).
+    nothing is learnt: a delta net spends its time on a state and not only on weights, so the bytes per second of one
+    say little about the other (in one run on 2 cores Qwen3.6-35B-A3B had 6.2 tokens/s where Qwen3-30B-A3B had 8.9, and
+    both read 2 GB for a token).
     """
     kernel = kernel_of(stage.quantization)
     usable = [each for each in stage.calibrations if each.structure.recurrent == stage.structure.recurrent]

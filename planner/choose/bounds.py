@@ -42,13 +42,10 @@ class Bounds:
         self._memory_bytes = candidates.memory_bound(goal, machine)
         self._on_gpu = candidates.gpu_is_used(machine)
 
-    def from_bandwidth(self, option: Option) -> float:
-        """The most that an option can score: with the best settings, at the most that memory can deliver."""
-        return self._score(option, candidates.most_tokens_per_s(self._machine, *option))
-
-    def from_speeds(self, option: Option) -> float:
-        """The same with what is known of the model's speed by now."""
-        return self._score(option, self._fastest(option))
+    def score(self, option: Option) -> float:
+        """The most that an option can score: with the best settings, as fast as it can be by what is known now."""
+        step = candidates.ladder(self._goal, option.model)[0]
+        return self._inquiry.bound(option, step, self._fastest(option))
 
     def too_big(self, option: Option) -> Hopeless | None:
         """Whether weights and the smallest cache that was seen for this model exceed all memory there is."""
@@ -74,10 +71,6 @@ class Bounds:
             return Hopeless("too-slow", Reason(code="answer-too-late", text=text, rule="answer-time"))
         text += f"{rate(floor)} are asked for"
         return Hopeless("too-slow", Reason(code="too-slow", text=text, rule="speed-floor"))
-
-    def _score(self, option: Option, tokens_per_s: float) -> float:
-        step = candidates.ladder(self._goal, option.model)[0]
-        return self._inquiry.bound(option, step, tokens_per_s)
 
     def _fastest(self, option: Option) -> float:
         """The most tokens per second that a recipe can reach, by bandwidth and by others of its model.

@@ -119,7 +119,7 @@ class _Search:
             if -negative > best:
                 option = Option(model, self._recipes(model)[index])
                 # What the model's heavier recipes showed since bounds its lighter ones more closely.
-                tight = self.bounds.from_speeds(option)
+                tight = self.bounds.score(option)
                 if tight < -negative:
                     heapq.heappush(queue, (-tight, name, index))
                     continue
@@ -159,8 +159,8 @@ class _Search:
         return max((candidate.score for candidate in self.found.get(model, ())), default=0.0)
 
     def _bound(self, model: Model, index: int) -> float:
-        """The most that a model's recipe can score before anything is known of its speed here."""
-        return self.bounds.from_bandwidth(Option(model, self._recipes(model)[index]))
+        """The most that a model's recipe can score, as far as is known."""
+        return self.bounds.score(Option(model, self._recipes(model)[index]))
 
     def _recipes(self, model: Model) -> tuple[Quantization, ...]:
         """The recipes of a model; those of one list differ only between dense models and mixtures."""

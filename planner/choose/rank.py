@@ -6,10 +6,9 @@ whoever measures evaluates again, and the search puts everything in its new plac
 
 from collections.abc import Iterable
 
-from planner.choose.evaluation import Evaluation
 from planner.types.plan import Candidate, Verdict
 
-__all__ = ["order_key", "pareto", "rank", "runners_up"]
+__all__ = ["order_key", "pareto", "rank"]
 
 _VERDICTS: dict[Verdict, int] = {"fits": 0, "tight": 0, "too-slow": 1, "too-big": 2, "unsupported": 3}
 
@@ -38,13 +37,6 @@ def order_key(candidate: Candidate) -> OrderKey:
 def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Candidates in order, the best first; what does not meet the goal comes last, the least bad first."""
     return tuple(sorted(candidates, key=order_key))
-
-
-def runners_up(evaluation: Evaluation, most: int = 5) -> tuple[Candidate, ...]:
-    """The alternatives worth showing: the best other models, then distinct trade-offs of the winner's own model."""
-    others = evaluation.ranked[1 : 1 + most]
-    room = max(0, most - len(others))
-    return (*others, *evaluation.trade_offs[: max(room, 2)])[: most + 2]
 
 
 def pareto(candidates: Iterable[Candidate], most: int, *, winner: Candidate) -> tuple[Candidate, ...]:

@@ -4,8 +4,15 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from planner.cli.options import check_context, engine_option, json_option, quantization_option, settings_options
-from planner.cli.values import FLASH_ATTENTION, depths, tests, tokens
+from planner.cli.options import (
+    engine_option,
+    engine_settings_options,
+    estimate_request,
+    json_option,
+    quantization_option,
+    settings_options,
+)
+from planner.cli.values import depths, tests
 from planner.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -18,12 +25,8 @@ __all__ = ["command"]
 @click.argument("model")
 @quantization_option
 @settings_options
-@click.option("--batch", "batch", type=tokens, metavar="TOKENS", help="Tokens handed over at once (logical batch).")
-@click.option("--ubatch", "ubatch", type=tokens, metavar="TOKENS", help="Tokens computed at once (physical batch).")
-@click.option("--flash-attention", type=click.Choice(FLASH_ATTENTION), help="Flash attention.")
+@engine_settings_options
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Threads that compute.  [tried out]")
-@click.option("--gpu-layers", type=click.IntRange(-1, 10_000), metavar="N", help="Layers on the GPU; -1 for all.")
-@click.option("--cpu-moe-layers", type=click.IntRange(0, 10_000), metavar="N", help="Layers whose experts stay in RAM.")
 @click.option(
     "--tests",
     "wanted",
@@ -45,15 +48,11 @@ __all__ = ["command"]
 def command(
     *,
     model: str,
-    quant: str | None,
-    context: int | None,
-    parallel: int | None,
-    kv_type: str | None,
     wanted: tuple[tuple[str, int], ...] | None,
     at: tuple[int, ...] | None,
     quick: bool,
     as_json: bool,
-    **others: object,
+    **settings: object,
 ) -> int:
     """Time one model on this machine with llama.cpp's own kernels.
 
@@ -64,20 +63,7 @@ def command(
     from planner.cli import output
     from planner.cli.progress import progress
 
-    check_context(context, parallel)
-    given = {
-        "quantization": quant,
-        "context_tokens": context,
-        "parallel": parallel,
-        "cache_type_k": kv_type,
-        "cache_type_v": kv_type,
-        **others,
-    }
-    import msgspec
-
-    # What was not asked for is left out, so that the defaults live in one place, the request itself.
-    asked = {key: value for key, value in given.items() if value is not None}
-    request = msgspec.convert({"model": model, **asked}, workflow.EstimateRequest)
+    request = estimate_request(model, settings)
     effort: Literal["quick", "full"] = "quick" if quick else "full"
     with progress(quiet=as_json) as shown:
         measured = workflow.measure(request, effort=effort, tests=_tests(wanted, at), progress=shown)

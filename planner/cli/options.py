@@ -1,13 +1,14 @@
 """The options that several commands share, each declared once so that it means the same everywhere."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from planner.cli.values import (
     CACHE_TYPES,
+    FLASH_ATTENTION,
     LOAD_MODES,
     MOST_TOKENS,
     USES,
@@ -20,11 +21,14 @@ from planner.cli.values import (
 if TYPE_CHECKING:
     from planner.types.plan import Use
     from planner.types.settings import CacheType, LoadMode
+    from planner.workflow import EstimateRequest
 
 __all__ = [
     "Command",
     "check_context",
     "engine_option",
+    "engine_settings_options",
+    "estimate_request",
     "goal_options",
     "json_option",
     "machine_option",
@@ -129,6 +133,48 @@ def goal_options(function: Command) -> Command:
         ),
         click.option("--reserve", type=size_bytes, metavar="SIZE", help="Memory to keep free, such as 2GiB."),
     )
+
+
+def engine_settings_options(function: Command) -> Command:
+    """The further settings of llama.cpp that name one configuration: batches, flash attention, what goes to the GPU."""
+    return _apply(
+        function,
+        click.option("--batch", type=tokens, metavar="TOKENS", help="Tokens handed over at once (logical batch)."),
+        click.option("--ubatch", type=tokens, metavar="TOKENS", help="Tokens computed at once (physical batch)."),
+        click.option("--flash-attention", type=click.Choice(FLASH_ATTENTION), help="Flash attention."),
+        click.option(
+            "--gpu-layers", type=click.IntRange(-1, 10_000), metavar="N", help="Layers on the GPU; -1 for all."
+        ),
+        click.option(
+            "--cpu-moe-layers", type=click.IntRange(0, 10_000), metavar="N", help="Layers whose experts stay in RAM."
+        ),
+    )
+
+
+def estimate_request(model: str, given: Mapping[str, object]) -> "EstimateRequest":
+    """One model and its settings as a request; ``given`` are the options of a command, by their names.
+
+    What was not asked for is left out, so that the defaults live in one place, the request itself.
+    """
+    import msgspec
+
+    from planner import workflow
+
+    options = dict(given)
+    # Both went through their types: a number of tokens, a number of sequences.
+    context, parallel = (cast("int | None", options[name]) for name in ("context", "parallel"))
+    check_context(context, parallel)
+    cache = options.pop("kv_type")
+    named = {
+        "model": model,
+        "quantization": options.pop("quant"),
+        "context_tokens": options.pop("context"),
+        "cache_type_k": cache,
+        "cache_type_v": cache,
+        **options,
+    }
+    asked = {key: value for key, value in named.items() if value is not None}
+    return msgspec.convert(asked, workflow.EstimateRequest)
 
 
 def quantization_option(function: Command) -> Command:

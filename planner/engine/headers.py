@@ -8,6 +8,7 @@ exact types; a chat template is hashed and never rendered.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,10 @@ from typing import NamedTuple
 import msgspec
 
 from planner.engine.child import EngineChild
-from planner.errors import BadInputError, EngineError, FileIOError
+from planner.errors import BadInputError, EngineError, FileIOError, MissingInputError
 from planner.gguf import Incomplete, Walked, walk_stream
 from planner.gguf.cursor import quoted
 from planner.gguf.facts import facts_of, text_of, vocab_size_of
-from planner.gguf.local import check_plain_file
 from planner.types import Report
 from planner.types.header import Header, LongValue
 from planner.types.metadata import GgufType, GgufValue
@@ -78,9 +78,25 @@ def read_header(
     return _assemble(label, parts)
 
 
+def _check_plain_file(path: Path) -> None:
+    """Refuse all but plain files: a pipe or a device would be waited for.
+
+    Raises MissingInputError for a file that is not there, BadInputError for a folder or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no such file: {path}", hint="check the path") from error
+    except OSError as error:
+        raise FileIOError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no plain file"
+        raise BadInputError(f"{path} is {what}", hint="name a .gguf file")
+
+
 def _walk(path: Path, file_bytes: int | None, *, whole: bool) -> tuple[Walked, int | None]:
     """Our own walk over one file, and how many bytes the file has."""
-    check_plain_file(path)
+    _check_plain_file(path)
     try:
         with path.open("rb") as stream:
             there = stream.seek(0, 2)

@@ -26,7 +26,8 @@ def list_path(reference: Reference) -> Repository:
         raise FileIOError(f"{path}: cannot be read", hint="check the path and its permissions") from error
     walk = Walk()
     if stat.S_ISDIR(mode):
-        files = [file for file in walk.files(path) if file.name.lower().endswith(".gguf")]
+        # What begins with a dot is somebody's unfinished business.
+        files = [f for f in walk.files(path) if f.name.lower().endswith(".gguf") and not f.name.startswith(".")]
         if not files:
             raise MissingInputError(f"{path}: there is no .gguf file in this folder", hint="name a file or its folder")
     else:

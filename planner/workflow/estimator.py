@@ -69,8 +69,8 @@ class CandidateEstimator:
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
         """Take measurements of this machine and engine build: exact where they fit, calibration for all others.
 
-        A disturbed one calibrates others only as long as no sound one of the same kernel is there: a busy machine is
-        still better known than published ranges that span a factor of five.
+        A disturbed one calibrates others only as long as no sound one of the same kernel and structure is there: a busy
+        machine is still better known than published ranges that span a factor of five.
         """
         for measurement in measurements:
             named = self._known(measurement)
@@ -82,10 +82,10 @@ class CandidateEstimator:
             if all(each.results != measurement.results for each in found):
                 found.append(measurement)
         known = [each for found in self._measured.values() for each in found]
-        sound = {kernel_of(each.quantization) for each in known if not each.conditions.disturbed}
-        used = [each for each in known if not each.conditions.disturbed or kernel_of(each.quantization) not in sound]
-        runs = [run for each in used if (run := self._timed_run(each))]
-        self._calibrations = calibrate(sorted(runs, key=lambda run: run.label))
+        runs = [(run, not each.conditions.disturbed) for each in known if (run := self._timed_run(each))]
+        told = {(kernel_of(run.quantization), run.structure) for run, sound in runs if sound}
+        used = [run for run, sound in runs if sound or (kernel_of(run.quantization), run.structure) not in told]
+        self._calibrations = calibrate(sorted(used, key=lambda run: run.label))
 
     def set_aside(self, model: Model, quantization: Quantization, why: str) -> None:
         """Refuse a model's shape at a quantization from now on, for the reason ``why``."""

@@ -10,14 +10,12 @@ from typing import Literal
 import msgspec
 
 from planner import catalogue
-from planner.choose.verdict import judge
 from planner.engine.child import EngineChild
 from planner.errors import EngineError, UsageError
 from planner.measure.session import MeasuringSession
-from planner.measure.suite import default_tests
-from planner.types.estimate import Estimate, Refusal
+from planner.measure.suite import Subject, default_tests
+from planner.types.estimate import Refusal
 from planner.types.measurement import Measurement, Test
-from planner.types.plan import Candidate, Goal
 from planner.types.settings import Settings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import remembered
@@ -63,8 +61,8 @@ def measure(
         answer = estimator(model, quantization, settings)
         if isinstance(answer, Refusal):
             raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
-        candidate = _candidate(session, model.id, quantization.name, settings, answer)
-        return _timed(session, candidate, request, effort, tuple(tests), progress)
+        subject = subject_of(session, model, quantization, answer.memory)
+        return _timed(session, subject, settings, request, effort, tuple(tests), progress)
 
 
 def _with_room(request: EstimateRequest, tests: Sequence[Test]) -> EstimateRequest:
@@ -85,24 +83,10 @@ def _with_room(request: EstimateRequest, tests: Sequence[Test]) -> EstimateReque
     return request
 
 
-def _candidate(session: Session, model: str, quantization: str, settings: Settings, answer: Estimate) -> Candidate:
-    goal = Goal(context_tokens=settings.context_tokens // settings.parallel, parallel=settings.parallel)
-    judged = judge(goal, session.machine, answer)
-    return Candidate(
-        model=model,
-        quantization=quantization,
-        settings=settings,
-        file_bytes=answer.file_bytes,
-        memory=judged.memory,
-        speed=answer.speed,
-        verdict=judged.verdict,
-        score=0.0,
-    )
-
-
 def _timed(
     session: Session,
-    candidate: Candidate,
+    subject: Subject,
+    settings: Settings,
     request: EstimateRequest,
     effort: Literal["quick", "full"],
     tests: tuple[Test, ...],
@@ -113,16 +97,14 @@ def _timed(
 
     def told(stage: str, done: float, total: float) -> None:
         if progress is not None:
-            progress("measure", done, total, f"{candidate.model} {candidate.quantization}: {stage}")
+            progress("measure", done, total, f"{subject.model} {subject.quantization}: {stage}")
 
-    subject = subject_of(session, candidate)
     random = session.oracle.has_gpu
     with MeasuringSession(child, remembered(session), effort=effort, progress=told, random_weights=random) as measuring:
-        settings = candidate.settings
         if request.threads is None:
             usable = session.machine.cpu.usable_threads
             choice = measuring.threads(subject, settings, usable_threads=usable, budget_s=_THREADS_S)
             settings = choice.applied(settings)
         wanted = tests or default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
         measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort])
-        return msgspec.structs.replace(measured, model=candidate.model)
+        return msgspec.structs.replace(measured, model=subject.model)

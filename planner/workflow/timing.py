@@ -18,7 +18,7 @@ from planner.measure.threads import ThreadChoice
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
 from planner.types.model import Layout, Model, Quantization
-from planner.types.plan import Candidate
+from planner.types.plan import Candidate, DeviceMemory
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.session import Session
 
@@ -136,7 +136,7 @@ class _Rounds:
             return None
 
     def _timed(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
-        subject = subject_of(self._session, leader)
+        subject = subject_of(self._session, *_named(self._session, leader), leader.memory)
         usable = self._session.machine.cpu.usable_threads
         self.threads = measuring.threads(
             subject, leader.settings, usable_threads=usable, budget_s=self._budget.threads_s
@@ -219,9 +219,8 @@ def _named(session: Session, each: Candidate | Measurement) -> tuple[Model, Quan
     return session.sources.model(each.model), session.sources.quantization(each.model, each.quantization)
 
 
-def subject_of(session: Session, candidate: Candidate) -> Subject:
-    """What measuring needs to know of a candidate: its whole layout with types, slices of it, and its bytes."""
-    model, quantization = _named(session, candidate)
+def subject_of(session: Session, model: Model, quantization: Quantization, memory: Sequence[DeviceMemory]) -> Subject:
+    """What measuring needs to know: the whole layout with types, slices of it, and the bytes that it holds."""
     sources = session.sources
     key, source = sources.shape_key(model, quantization), sources.layout_source(model, quantization)
 
@@ -232,12 +231,12 @@ def subject_of(session: Session, candidate: Candidate) -> Subject:
         return sources.layout(model, quantization, layers)
 
     return Subject(
-        model=candidate.model,
-        quantization=candidate.quantization,
+        model=model.id,
+        quantization=quantization.name,
         shape_key=key,
         whole=whole,
         part=part,
-        resident_bytes=sum(row.total_bytes for row in candidate.memory),
+        resident_bytes=sum(row.total_bytes for row in memory),
         usable_bytes=session.machine.memory.usable_bytes,
         cache_bytes=_last_level_cache_bytes(session.machine),
     )

@@ -4,7 +4,7 @@ import msgspec
 
 from planner.choose import policy
 from planner.choose.evaluate import evaluate
-from planner.choose.rank import order_key, runners_up
+from planner.choose.rank import order_key
 from planner.choose.verdict import is_host
 from planner.types.plan import Goal
 
@@ -138,7 +138,7 @@ def test_nothing_that_meets_the_goal_is_a_value_with_reasons(catalogue, quantiza
     evaluation = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine), quality)
     assert evaluation.chosen is None
     assert evaluation.trade_offs == ()
-    assert runners_up(evaluation) == ()
+    assert (evaluation.ranked, evaluation.pareto) == ((), ())
     assert {lost.reason.code for lost in evaluation.rejected} <= {"too-slow", "too-big", "family"}
     assert len(evaluation.rejected) == len(catalogue.models)
 

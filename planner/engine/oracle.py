@@ -14,6 +14,7 @@ import msgspec
 
 from planner.engine.answers import Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
 from planner.engine.child import EngineChild
+from planner.engine.devices import PhantomDevice
 from planner.engine.phantom import write_phantom
 from planner.files import cache_dir, phantom_folder, try_atomic_write
 from planner.types.model import Layout, Quantization, TensorSpec
@@ -44,13 +45,16 @@ _CONTEXT = (
 class Oracle:
     """The engine's answers about model shapes; use as a context manager so that they are kept.
 
-    ``shape_key`` names all that the engine's answer can depend on (see ``Catalogue.shape_key``). ``cpu_only`` hides
-    the engine's GPUs from it: the answers are then about a machine that is not this one.
+    ``shape_key`` names all that the engine's answer can depend on (see ``Catalogue.shape_key``). ``devices`` are
+    phantoms that stand for the GPUs of a machine that is not this one (none: its CPU alone); ``None`` leaves the engine
+    the devices that it has.
     """
 
-    def __init__(self, child: EngineChild, *, folder: Path | None = None, cpu_only: bool = False) -> None:
+    def __init__(
+        self, child: EngineChild, *, folder: Path | None = None, devices: Sequence[PhantomDevice] | None = None
+    ) -> None:
         self._child = child
-        self._cpu_only = cpu_only
+        self._devices = None if devices is None else tuple(devices)
         self._folder = folder if folder is not None else cache_dir() / "engine"
         self._shapes: dict[str, ShapeAnswers] = {}
         self._changed: set[str] = set()
@@ -87,8 +91,15 @@ class Oracle:
 
     @property
     def has_gpu(self) -> bool:
-        """True when the engine itself sees a GPU, so that placement settings mean something to it."""
-        return not self._cpu_only and any(device.kind in ("gpu", "igpu") for device in self.system().devices)
+        """True when there is a GPU, its own or a phantom, so that placement settings mean something to the engine."""
+        if self._devices is not None:
+            return bool(self._devices)
+        return any(device.kind in ("gpu", "igpu") for device in self.system().devices)
+
+    @property
+    def with_phantoms(self) -> bool:
+        """True when its GPUs are phantoms: exact by the backends' published rules, and not checked on the card."""
+        return bool(self._devices)
 
     def typed_layout(self, shape_key: str, layout: LayoutSource, quantization: Quantization) -> Layout:
         """The layout with every tensor's type and the file order that ``llama-quantize`` gives it.
@@ -150,7 +161,8 @@ class Oracle:
         self._changed.clear()
 
     def _ask(self, op: str, args: dict[str, object]) -> dict[str, object]:
-        return self._child.ask(op, {**args, "cpu_only": self._cpu_only})
+        devices = None if self._devices is None else msgspec.to_builtins(self._devices)
+        return self._child.ask(op, {**args, "devices": devices})
 
     def _types(
         self, shape_key: str, layout: LayoutSource, quantization: Quantization
@@ -168,7 +180,18 @@ class Oracle:
 
     def _key(self, name: str, settings: Settings, fields: tuple[str, ...]) -> str:
         used = (*fields, *_PLACEMENT) if self.has_gpu else fields
-        return "|".join([name, *(f"{field}={getattr(settings, field)}" for field in used)])
+        on = [self._devices_key(settings)] if self._devices else []
+        return "|".join([name, *(f"{field}={getattr(settings, field)}" for field in used), *on])
+
+    def _devices_key(self, settings: Settings) -> str:
+        """What of the phantom devices an answer depends on; free memory only where it decides the split."""
+        devices = self._devices or ()
+        by_memory = len(devices) > 1 and not settings.tensor_split and settings.split_mode != "none"
+        return ",".join(
+            f"{each.backend}{'i' if each.integrated else ''}{each.compute_capability or ''}"
+            + (f":{each.free_bytes >> 20}" if by_memory else "")
+            for each in devices
+        )
 
     def _path(self, shape_key: str) -> Path:
         return self._folder / self.system().build / f"{shape_key}.json"

@@ -38,7 +38,8 @@ def open_session(known: catalogue.Catalogue, machine_name: str | None, engine_py
     Raises :class:`EngineMissingError` when there is no engine, and the errors of :func:`planner.machine.load`.
     """
     found, local = the_machine(machine_name)
-    with EngineChild(engine_python) as child, Oracle(child, cpu_only=not local) as oracle:
+    devices = None if local else ()
+    with EngineChild(engine_python) as child, Oracle(child, devices=devices) as oracle:
         # First of all questions: it weighs the idle process, and a large header that was read would count for ever.
         oracle.system()
         if local:

@@ -46,7 +46,7 @@ def child():
 @pytest.fixture
 def weights(child):
     """A function: where the engine puts the tensors of a file, by the file's path."""
-    return lambda path: child.ask("weights", {"path": str(path), "settings": _SETTINGS, "cpu_only": True})
+    return lambda path: child.ask("weights", {"path": str(path), "settings": _SETTINGS, "devices": []})
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_slice_of_a_header_is_the_slice_of_the_catalogue(name, child, weights,
     assert sorted(row[:3] for row in ours["tensors"]) == sorted(row[:3] for row in theirs["tensors"])
     settings = [{**_SETTINGS, "context_tokens": 4096}]
     answers = [
-        child.ask("buffers", {"path": str(tmp_path / each), "settings": settings, "cpu_only": True})["answers"]
+        child.ask("buffers", {"path": str(tmp_path / each), "settings": settings, "devices": []})["answers"]
         for each in ("ours.gguf", "theirs.gguf")
     ]
     for answer in answers[0] + answers[1]:

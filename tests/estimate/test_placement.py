@@ -21,7 +21,7 @@ MIB = 1 << 20
 def ask(tmp_path_factory):
     """Modelled rows of a model on a shipped machine, from the engine's own tensor table."""
     known = catalogue.load()
-    with EngineChild() as child, Oracle(child, folder=tmp_path_factory.mktemp("answers"), cpu_only=True) as oracle:
+    with EngineChild() as child, Oracle(child, folder=tmp_path_factory.mktemp("answers"), devices=()) as oracle:
 
         def rows(name, quantization, settings, on):
             model, recipe = known.model(name), known.quantization(quantization)

@@ -102,7 +102,7 @@ def phantoms(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("phantoms")
     sources, model = Sources(_KNOWN), _KNOWN.model("qwen3-0.6b")
-    with EngineChild() as child, Oracle(child, folder=folder / "answers", cpu_only=True) as oracle:
+    with EngineChild() as child, Oracle(child, folder=folder / "answers", devices=()) as oracle:
         for name in ("Q4_K_M", "Q8_0", "Q6_K"):
             recipe = _KNOWN.quantization(name)
             layout = oracle.typed_layout(sources.shape_key(model, recipe), sources.layout_source(model, recipe), recipe)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
     """An oracle for all tests here."""
-    with EngineChild() as child, Oracle(child, folder=tmp_path_factory.mktemp("answers"), cpu_only=True) as running:
+    with EngineChild() as child, Oracle(child, folder=tmp_path_factory.mktemp("answers"), devices=()) as running:
         yield running
 
 

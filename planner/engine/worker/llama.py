@@ -10,11 +10,15 @@ import ctypes
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List, Optional  # noqa: UP035 - as below
 
+from devices import device_list
 from errors import Refused
 
 __all__ = ["Engine", "engine", "find_library"]
+
+Devices = Optional[List[Dict[str, Any]]]  # noqa: UP006, UP045 - read at run time, by Python 3.9 too
+"""Phantom devices of a question; ``None``: the devices that the engine has."""
 
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
@@ -76,15 +80,18 @@ class Engine:
         chosen = telling or self.lines
         return " / ".join(line.strip() for line in chosen[-2:]) or "the engine gave no reason"
 
-    def model_params(self, settings: dict[str, Any], *, no_alloc: bool, cpu_only: bool = False) -> Any:
-        """llama_model_params of ``settings``; under ``no_alloc`` the load mode must be none (the engine asserts it)."""
+    def model_params(self, settings: dict[str, Any], *, no_alloc: bool, devices: Devices = None) -> Any:
+        """llama_model_params of ``settings``; under ``no_alloc`` the load mode must be none (the engine asserts it).
+
+        ``devices`` are phantom devices (see ``devices.py``) in the place of those that the engine has: an empty list
+        leaves the CPU alone, ``None`` the engine's own. They need ``no_alloc``.
+        """
         params = self.api.llama_model_default_params()
         params.load_mode = 0 if no_alloc else _LOAD_MODES[settings.get("load_mode", "mmap")]
         params.no_alloc = no_alloc
-        if cpu_only:
-            # A list that ends at once: no device but the CPU. (NULL would mean all.)
-            self._no_devices = (ctypes.c_void_p * 1)(None)
-            params.devices = ctypes.addressof(self._no_devices)
+        if devices is not None:
+            self._devices = device_list(self, devices)
+            params.devices = ctypes.addressof(self._devices)
         params.use_extra_bufts = bool(settings.get("repack", True))
         params.n_gpu_layers = int(settings.get("gpu_layers", -1))
         params.split_mode = _SPLIT[settings.get("split_mode", "layer")]
@@ -137,12 +144,12 @@ class Engine:
         params.no_perf = True
         return params
 
-    def load_model(self, path: str, settings: dict[str, Any], *, no_alloc: bool, cpu_only: bool = False) -> Any:
+    def load_model(self, path: str, settings: dict[str, Any], *, no_alloc: bool, devices: Devices = None) -> Any:
         """Load a GGUF; raises :class:`Refused` with the engine's own words."""
         if not Path(path).exists():
             raise Refused(f"no such file: {path}")
         self.take_lines()
-        params = self.model_params(settings, no_alloc=no_alloc, cpu_only=cpu_only)
+        params = self.model_params(settings, no_alloc=no_alloc, devices=devices)
         model = self.api.llama_model_load_from_file(path.encode(), params)
         if not model:
             raise Refused(f"the engine cannot load the model: {self.last_complaint()}")

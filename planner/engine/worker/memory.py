@@ -52,7 +52,7 @@ def ask(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
     """
     eng = engine()
     settings = list(args["settings"])
-    model = eng.load_model(args["path"], settings[0], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
+    model = eng.load_model(args["path"], settings[0], no_alloc=True, devices=args.get("devices"))
     try:
         with untouched_state(eng):
             answers = [_answer(eng, model, each) for each in settings]
@@ -98,7 +98,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
     ``parameters`` is the engine's own count of the numbers in the file.
     """
     eng = engine()
-    model = eng.load_model(args["path"], args["settings"], no_alloc=True, cpu_only=bool(args.get("cpu_only")))
+    model = eng.load_model(args["path"], args["settings"], no_alloc=True, devices=args.get("devices"))
     try:
         per_buffer = {_name(eng, buft): sizes[0] for buft, sizes in _read_map(eng.llama, _MODEL_BREAKDOWN, model, 1)}
         get_tensor = getattr(eng.llama, _GET_TENSOR)

@@ -1,0 +1,38 @@
+"""The GPUs of a machine that is not here, as the engine's child is told of them.
+
+The mistake it prevents: answering for somebody else's machine with this engine's own devices.
+"""
+
+from collections.abc import Sequence
+
+from planner.types import Report
+from planner.types.machine import Backend, Gpu
+
+__all__ = ["PhantomDevice", "phantom_devices"]
+
+
+class PhantomDevice(Report, frozen=True, kw_only=True):
+    """One device for the engine to plan with; ``free_bytes`` decides how layers are split where nobody says.
+
+    ``integrated`` devices use the host's memory. ``compute_capability`` (CUDA) decides which attention kernel runs.
+    """
+
+    backend: Backend
+    free_bytes: int
+    total_bytes: int
+    integrated: bool = False
+    compute_capability: str | None = None
+
+
+def phantom_devices(gpus: Sequence[Gpu]) -> tuple[PhantomDevice, ...]:
+    """The devices of ``gpus``, in their order; memory that is unknown counts as nothing free."""
+    return tuple(
+        PhantomDevice(
+            backend=gpu.backend,
+            free_bytes=gpu.memory_free_bytes or gpu.memory_total_bytes or 0,
+            total_bytes=gpu.memory_total_bytes or 0,
+            integrated=gpu.unified_memory,
+            compute_capability=gpu.compute_capability,
+        )
+        for gpu in gpus
+    )

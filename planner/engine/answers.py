@@ -4,11 +4,13 @@ Everything here is the engine's own answer or a sum over it; no rule of llama.cp
 """
 
 import re
+from collections import Counter
 
 from planner.types import Report
 from planner.types.machine import EngineDevice
 
 __all__ = [
+    "ANSWERS_FORMAT",
     "Buffer",
     "Buffers",
     "LayerBytes",
@@ -23,10 +25,15 @@ _EXPERTS = re.compile(r"_(ch)?exps\.")
 
 
 class LayerBytes(Report, frozen=True, kw_only=True):
-    """Weight bytes of one layer; of ``expert_bytes`` (the routed experts) a token reads few."""
+    """Weight bytes of one layer; of ``expert_bytes`` (the routed experts) a token reads few.
+
+    ``buffer`` and ``expert_buffer`` name the buffer type that holds most of either; empty where nothing is loaded.
+    """
 
     dense_bytes: int
     expert_bytes: int
+    buffer: str = ""
+    expert_buffer: str = ""
 
 
 class Weights(Report, frozen=True, kw_only=True):
@@ -35,8 +42,8 @@ class Weights(Report, frozen=True, kw_only=True):
     ``file_bytes`` sums all tensors. ``buffers`` are bytes per buffer type as the engine allocates them, a tied head
     that needs a second copy included. ``mapped`` is the span of the file that mmap holds per buffer type.
     ``head_bytes`` is what a token reads for the output projection (the token embedding when tied), ``input_bytes``
-    the embedding table that is only gathered from (0 when tied: it is the head). ``recurrent_layers`` keep a state
-    instead of a cache (delta nets, state spaces).
+    the embedding table that is only gathered from (0 when tied: it is the head). ``head_buffer`` is the buffer type
+    that multiplies it. ``recurrent_layers`` keep a state instead of a cache (delta nets, state spaces).
     """
 
     file_bytes: int
@@ -46,6 +53,7 @@ class Weights(Report, frozen=True, kw_only=True):
     input_bytes: int
     head_bytes: int
     tied: bool
+    head_buffer: str = ""
     recurrent_layers: int = 0
 
 
@@ -69,9 +77,14 @@ class Buffers(Report, frozen=True, kw_only=True):
     refused: str | None = None
 
 
+ANSWERS_FORMAT = 2
+"""What :class:`ShapeAnswers` holds; answers that an older planner kept in another form are asked again."""
+
+
 class ShapeAnswers(Report, frozen=True, kw_only=True):
     """All that was asked about one model shape, by question."""
 
+    format: int = 0
     types: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     weights: dict[str, Weights] = {}
     buffers: dict[str, Buffers] = {}
@@ -95,29 +108,48 @@ def weights_from_rows(
     rows: list[tuple[str, int, str, int]], buffers: dict[str, int], mapped: dict[str, int]
 ) -> Weights:
     """Sum the engine's tensor rows ``(name, bytes, buffer, offset)`` into what the planner needs of them."""
-    dense: dict[int, int] = {}
-    experts: dict[int, int] = {}
-    named: dict[str, int] = {}
+    dense: dict[int, Counter[str]] = {}
+    experts: dict[int, Counter[str]] = {}
+    named: dict[str, tuple[int, str]] = {}
     for name, size, buffer, _offset in rows:
         match = _LAYER.match(name)
         if match is None:
-            named[name] = size
+            named[name] = (size, buffer)
             continue
         part = experts if _EXPERTS.search(name) else dense
         # Without a buffer it is a multi-token-prediction block that stays in the file: no token reads it.
-        part[int(match[1])] = part.get(int(match[1]), 0) + (size if buffer else 0)
-    embedding = named.get("token_embd.weight", 0)
+        part.setdefault(int(match[1]), Counter())[buffer] += size if buffer else 0
+    embedding = named.get("token_embd.weight", (0, ""))
     tied = "output.weight" not in named
+    nothing: Counter[str] = Counter()
+    layers = tuple(
+        _layer_bytes(dense.get(i, nothing), experts.get(i, nothing)) for i in range(1 + max([-1, *dense, *experts]))
+    )
+    head = embedding if tied else named["output.weight"]
+    # A tied head lies where the last layer is, in a second copy of the table if need be.
+    head_buffer = next((layer.buffer for layer in reversed(layers) if layer.buffer), head[1]) if tied else head[1]
     return Weights(
         file_bytes=sum(size for _, size, _, _ in rows),
         buffers=buffers,
         mapped=mapped,
-        layers=tuple(
-            LayerBytes(dense_bytes=dense.get(i, 0), expert_bytes=experts.get(i, 0))
-            for i in range(1 + max([-1, *dense, *experts]))
-        ),
-        input_bytes=0 if tied else embedding,
-        head_bytes=embedding if tied else named["output.weight"],
+        layers=layers,
+        input_bytes=0 if tied else embedding[0],
+        head_bytes=head[0],
         tied=tied,
+        head_buffer=head_buffer,
         recurrent_layers=len({match[1] for name, *_ in rows if ".ssm_" in name and (match := _LAYER.match(name))}),
     )
+
+
+def _layer_bytes(dense: Counter[str], experts: Counter[str]) -> LayerBytes:
+    return LayerBytes(
+        dense_bytes=dense.total(),
+        expert_bytes=experts.total(),
+        buffer=_most(dense),
+        expert_buffer=_most(experts),
+    )
+
+
+def _most(sizes: Counter[str]) -> str:
+    """The buffer type that holds most; of equals the first by name."""
+    return min((buffer for buffer in sizes if sizes[buffer]), key=lambda buffer: (-sizes[buffer], buffer), default="")

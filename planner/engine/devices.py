@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from planner.types import Report
 from planner.types.machine import Backend, Gpu
 
-__all__ = ["PhantomDevice", "phantom_devices"]
+__all__ = ["PhantomDevice", "device_names", "phantom_devices"]
+
+_PREFIXES: dict[Backend, str] = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "sycl": "SYCL", "metal": "MTL"}
+"""What llama.cpp calls the devices of a backend, numbered from 0."""
 
 
 class PhantomDevice(Report, frozen=True, kw_only=True):
@@ -36,3 +39,14 @@ def phantom_devices(gpus: Sequence[Gpu]) -> tuple[PhantomDevice, ...]:
         )
         for gpu in gpus
     )
+
+
+def device_names(gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    """What the engine calls each of ``gpus``: as it listed them, else by backend and order."""
+    counts: dict[str, int] = {}
+    names = []
+    for gpu in gpus:
+        prefix = _PREFIXES.get(gpu.backend, gpu.backend.upper())
+        names.append(gpu.engine_device or f"{prefix}{counts.get(prefix, 0)}")
+        counts[prefix] = counts.get(prefix, 0) + 1
+    return tuple(names)

@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from planner.engine.answers import Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
+from planner.engine.answers import ANSWERS_FORMAT, Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
 from planner.engine.child import EngineChild
 from planner.engine.devices import PhantomDevice
 from planner.engine.phantom import write_phantom
@@ -25,21 +25,32 @@ __all__ = ["LayoutSource", "Oracle"]
 LayoutSource = Callable[[], Layout]
 """Builds a model's full layout when it is really needed; a remembered answer never needs it."""
 
-# The settings that place weights and buffers on GPUs; an engine without one ignores them all.
-_PLACEMENT = ("gpu_layers", "split_mode", "tensor_split", "cpu_moe_layers", "kv_offload", "op_offload")
+# The settings that an answer depends on. Those that place something on GPUs are ignored by an engine without one.
+_PLACEMENT = ("gpu_layers", "split_mode", "main_gpu", "tensor_split", "cpu_moe_layers", "host_buffer")
+_WEIGHTS = ("repack", "lazy_mode", "tensor_overrides", "speculation")
+_NO_ANSWERS = ShapeAnswers(format=ANSWERS_FORMAT)
 _PROCESS_STEP_BYTES = 4 << 20
 _CONTEXT = (
     "context_tokens",
     "parallel",
     "kv_unified",
+    "swa_full",
     "cache_type_k",
     "cache_type_v",
     "flash_attention",
     "batch",
     "ubatch",
     "outputs_max",
-    "repack",
+    "draft_tokens",
+    "draft_cache_type_k",
+    "draft_cache_type_v",
+    "draft_gpu_layers",
+    "kv_offload",
+    "op_offload",
+    "threads",
+    "threads_batch",
 )
+_DEFAULTS = Settings(context_tokens=0)
 
 
 class Oracle:
@@ -119,7 +130,7 @@ class Oracle:
 
     def weights(self, shape_key: str, layout: LayoutSource, quantization: Quantization, settings: Settings) -> Weights:
         """Where the weights of one quantization go under ``settings``; raises :class:`EngineError` when refused."""
-        key = self._key(quantization.name, settings, ("repack",))
+        key = self._key(quantization.name, settings, _WEIGHTS)
         known = self._shape(shape_key).weights.get(key)
         if known is not None:
             return known
@@ -140,7 +151,7 @@ class Oracle:
         On an engine without a GPU they do not depend on the quantization (held by a test), so all share one answer.
         """
         name = quantization.name if self.has_gpu else "any"
-        keys = [self._key(name, each, (*_CONTEXT, "threads", "threads_batch")) for each in settings]
+        keys = [self._key(name, each, (*_WEIGHTS, *_CONTEXT)) for each in settings]
         known = self._shape(shape_key).buffers
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
         if missing:
@@ -179,9 +190,13 @@ class Oracle:
         return names, types
 
     def _key(self, name: str, settings: Settings, fields: tuple[str, ...]) -> str:
+        """What an answer depends on, in words: the fields that are not llama.cpp's default."""
         used = (*fields, *_PLACEMENT) if self.has_gpu else fields
+        told = [
+            f"{field}={value}" for field in used if (value := getattr(settings, field)) != getattr(_DEFAULTS, field)
+        ]
         on = [self._devices_key(settings)] if self._devices else []
-        return "|".join([name, *(f"{field}={getattr(settings, field)}" for field in used), *on])
+        return "|".join([name, *told, *on])
 
     def _devices_key(self, settings: Settings) -> str:
         """What of the phantom devices an answer depends on; free memory only where it decides the split."""
@@ -199,10 +214,11 @@ class Oracle:
     def _shape(self, shape_key: str) -> ShapeAnswers:
         if shape_key not in self._shapes:
             try:
-                self._shapes[shape_key] = msgspec.json.decode(self._path(shape_key).read_bytes(), type=ShapeAnswers)
+                kept = msgspec.json.decode(self._path(shape_key).read_bytes(), type=ShapeAnswers)
+                self._shapes[shape_key] = kept if kept.format == ANSWERS_FORMAT else _NO_ANSWERS
             except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
                 # Not asked yet, or a file that something else damaged: the engine is asked again.
-                self._shapes[shape_key] = ShapeAnswers()
+                self._shapes[shape_key] = _NO_ANSWERS
         return self._shapes[shape_key]
 
     def _keep(
@@ -215,6 +231,7 @@ class Oracle:
     ) -> None:
         old = self._shape(shape_key)
         self._shapes[shape_key] = ShapeAnswers(
+            format=ANSWERS_FORMAT,
             types={**old.types, **(types or {})},
             weights={**old.weights, **(weights or {})},
             buffers={**old.buffers, **(buffers or {})},

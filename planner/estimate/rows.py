@@ -1,10 +1,22 @@
 """The one place where a device's parts become its total, so that no row can forget a part or count one twice."""
 
-from typing import Literal
+from planner.types.plan import DeviceMemory, MemoryOrigin
 
-from planner.types.plan import DeviceMemory
+__all__ = ["HOST", "device_of", "device_row"]
 
-__all__ = ["device_row"]
+HOST = "CPU"
+
+_SECOND_COPIES = ("AMX",)
+
+
+def device_of(buffer: str) -> str:
+    """The device that holds a buffer type of the engine: pinned and repacked memory is the host's.
+
+    ``CUDA_Host`` and ``CPU_REPACK`` → ``CPU``, ``MTL0_Mapped`` → ``MTL0``.
+    """
+    if buffer.startswith(HOST) or buffer.endswith("_Host") or buffer in _SECOND_COPIES:
+        return HOST
+    return buffer.removesuffix("_Mapped")
 
 
 def device_row(
@@ -18,13 +30,16 @@ def device_row(
     output: int = 0,
     work: int = 0,
     process: int = 0,
+    companion: int = 0,
+    server: int = 0,
+    margin: int = 0,
     untouched: int | None = None,
     available_bytes: int | None,
-    origin: Literal["engine", "model"],
+    origin: MemoryOrigin,
 ) -> DeviceMemory:
     """A row of bytes per part; ``untouched`` is what of it is reserved and never resident (``None``: not known)."""
     weights = mapped + private + repacked
-    overhead = output + work + process
+    overhead = output + work + process + companion + server + margin
     total = weights + cache + compute + overhead
     return DeviceMemory(
         device=device,
@@ -38,6 +53,9 @@ def device_row(
         output_bytes=output,
         work_bytes=work,
         process_bytes=process,
+        companion_bytes=companion,
+        server_bytes=server,
+        margin_bytes=margin,
         total_bytes=total,
         resident_bytes=None if untouched is None else total - untouched,
         available_bytes=available_bytes,

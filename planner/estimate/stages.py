@@ -4,13 +4,15 @@ The mistake it prevents: dividing "the model's size" by "the bandwidth" when a t
 few per cent of the weights, and when the layers live on two devices of very different speed.
 """
 
+from collections import Counter
+
 import msgspec
 
 from planner.engine.answers import LayerBytes, Weights
-from planner.estimate.memory import HOST
-from planner.estimate.placement import gpu_of, layers_per_device
+from planner.engine.devices import device_names
+from planner.estimate.rows import HOST, device_of
 from planner.estimate.speed import Calibration, Stage, Structure, cache_bytes_at, generate_speed, prompt_speed
-from planner.types.machine import Machine
+from planner.types.machine import Gpu, Machine
 from planner.types.model import Model
 from planner.types.plan import Speeds
 from planner.types.settings import Settings
@@ -73,34 +75,39 @@ def _stages(
     calibrations: tuple[Calibration, ...],
 ) -> list[Stage]:
     share = expert_share(model)
-    places, output = layers_per_device(machine, settings, len(weights.layers))
-    read: dict[int, int] = {output: weights.head_bytes}
-    for index, (layer, place) in enumerate(zip(weights.layers, places, strict=True)):
-        stays = place if index >= settings.cpu_moe_layers else -1
-        read[place] = read.get(place, 0) + layer.dense_bytes
+    read: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    read[device_of(weights.head_buffer)] += weights.head_bytes
+    for layer in weights.layers:
+        if layer.dense_bytes:
+            read[device_of(layer.buffer)] += layer.dense_bytes
+            layers[device_of(layer.buffer)] += 1
         if layer.expert_bytes:
-            read[stays] = read.get(stays, 0) + round(layer.expert_bytes * share)
-    everything = sum(read.values()) or 1
+            read[device_of(layer.expert_buffer)] += round(layer.expert_bytes * share)
+    everything = read.total() or 1
+    gpus = dict(zip(device_names(machine.gpus), machine.gpus, strict=True))
     return [
         _stage(
             machine,
-            place,
+            device,
+            gpus.get(device),
             weights_bytes=size,
-            layers=places.count(place),
+            layers=layers[device],
             quantization=quantization,
             parameters_active=round(model.parameters_active * size / everything),
             threads=settings.threads,
             structure=structure_of(model, weights),
-            calibrations=calibrations if place < 0 else (),
+            calibrations=calibrations if device == HOST else (),
         )
-        for place, size in sorted(read.items(), reverse=True)
+        for device, size in sorted(read.items(), key=lambda item: (item[0] == HOST, item[0]))
         if size
     ]
 
 
 def _stage(
     machine: Machine,
-    place: int,
+    device: str,
+    gpu: Gpu | None,
     *,
     weights_bytes: int,
     layers: int,
@@ -110,12 +117,11 @@ def _stage(
     structure: Structure,
     calibrations: tuple[Calibration, ...],
 ) -> Stage:
-    gpu = machine.gpus[place] if place >= 0 else None
     bandwidth = gpu.bandwidth_bytes_per_s if gpu else machine.memory.bandwidth_bytes_per_s
     if gpu is not None and gpu.unified_memory and bandwidth is None:
         bandwidth = machine.memory.bandwidth_bytes_per_s
     return Stage(
-        device=gpu_of(gpu) if gpu else HOST,
+        device=device,
         backend=gpu.backend if gpu else "cpu",
         weights_bytes=weights_bytes,
         layers=layers,

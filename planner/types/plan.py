@@ -15,6 +15,7 @@ __all__ = [
     "DeviceMemory",
     "Goal",
     "Index",
+    "MemoryOrigin",
     "Plan",
     "Reason",
     "ReasonCode",
@@ -26,6 +27,7 @@ __all__ = [
     "Verdict",
 ]
 
+MemoryOrigin = Literal["engine", "phantom", "model"]
 Use = Literal["chat", "code", "reasoning", "documents"]
 Verdict = Literal["fits", "tight", "too-big", "too-slow", "unsupported"]
 ReasonCode = Literal[
@@ -121,8 +123,13 @@ class DeviceMemory(Report, frozen=True, kw_only=True):
     """Bytes of one candidate on one device; ``total_bytes`` = weights + cache + compute + overhead, always.
 
     ``weights_bytes`` = mapped (file pages) + repacked (a private second form) + private (read into buffers).
-    ``overhead_bytes`` = the output buffer + kernel work space + the process or driver context. ``available_bytes``
-    is what the device offers before ``reserve_bytes`` is set aside; ``None`` is unknown.
+    ``overhead_bytes`` = the output buffer + kernel work space + the process or driver context + companions (a draft
+    model, a second context for multi-token prediction, a projector) + what a server keeps beside its slots (prompt
+    cache, checkpoints) + a margin for what is not known exactly. ``available_bytes`` is what the device offers before
+    ``reserve_bytes`` is set aside; ``None`` is unknown.
+
+    ``origin``: ``engine`` asked with this very device, ``phantom`` asked with a device that has the published
+    properties of one that is not here, ``model`` interpolated between the engine's answers.
     """
 
     device: str
@@ -139,8 +146,11 @@ class DeviceMemory(Report, frozen=True, kw_only=True):
     output_bytes: int = 0
     work_bytes: int = 0
     process_bytes: int = 0
+    companion_bytes: int = 0
+    server_bytes: int = 0
+    margin_bytes: int = 0
     resident_bytes: int | None = None
-    origin: Literal["engine", "model"] = "engine"
+    origin: MemoryOrigin = "engine"
 
     @property
     def headroom_bytes(self) -> int | None:

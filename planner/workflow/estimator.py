@@ -1,8 +1,7 @@
 """Answers "what would this hold and how fast would it be?" for any candidate, from the engine and from measurements.
 
-This is the callable that the choose room searches with. It asks the engine where the engine can answer for the
-machine in question, falls back to the assignment rule for GPUs that are elsewhere, and puts a measured speed in the
-place of a predicted one as soon as there is one.
+This is the callable that the choose room searches with. It asks the engine, with the GPUs that it has or with
+phantoms of those that are elsewhere, and puts a measured speed in the place of a predicted one as soon as there is one.
 """
 
 import msgspec
@@ -10,15 +9,15 @@ import msgspec
 from planner.engine.answers import Buffers, Weights
 from planner.engine.oracle import Oracle
 from planner.errors import BadInputError, EngineDiedError, EngineError
-from planner.estimate.memory import host_memory, memory_on_engine_devices
-from planner.estimate.placement import DRIVER_BYTES, in_one_budget, modelled_memory
+from planner.estimate.devices import memory_on_devices
+from planner.estimate.memory import host_memory
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
 from planner.types.model import Model, Quantization
-from planner.types.plan import DeviceMemory, Speed, Speeds
+from planner.types.plan import DeviceMemory, MemoryOrigin, Speed, Speeds
 from planner.types.settings import Settings
 from planner.workflow.sources import Sources
 
@@ -103,13 +102,10 @@ class CandidateEstimator:
 
     def _memory(self, settings: Settings, weights: Weights, full: Buffers, lean: Buffers) -> tuple[DeviceMemory, ...]:
         if self._oracle.has_gpu:
-            driver = max((DRIVER_BYTES.get(gpu.backend, 0) for gpu in self._machine.gpus), default=0)
-            rows = memory_on_engine_devices(
-                self._machine, settings, weights, full, process_bytes=self._process_bytes, driver_bytes=driver
+            origin: MemoryOrigin = "phantom" if self._oracle.with_phantoms else "engine"
+            return memory_on_devices(
+                self._machine, settings, weights, full, process_bytes=self._process_bytes, origin=origin
             )
-            return in_one_budget(self._machine, weights, rows)
-        if self._machine.gpus and settings.gpu_layers != 0:
-            return modelled_memory(self._machine, settings, weights, full, lean, process_bytes=self._process_bytes)
         available = self._machine.memory.usable_bytes
         return (
             host_memory(settings, weights, full, lean, process_bytes=self._process_bytes, available_bytes=available),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from planner import catalogue, machine
 from planner.catalogue.quality import Quality, load_quality
 from planner.engine.child import EngineChild
+from planner.engine.devices import phantom_devices
 from planner.engine.oracle import Oracle
 from planner.types.machine import Engine, Machine
 from planner.workflow.sources import Sources
@@ -38,7 +39,7 @@ def open_session(known: catalogue.Catalogue, machine_name: str | None, engine_py
     Raises :class:`EngineMissingError` when there is no engine, and the errors of :func:`planner.machine.load`.
     """
     found, local = the_machine(machine_name)
-    devices = None if local else ()
+    devices = None if local else phantom_devices(found.gpus)
     with EngineChild(engine_python) as child, Oracle(child, devices=devices) as oracle:
         # First of all questions: it weighs the idle process, and a large header that was read would count for ever.
         oracle.system()

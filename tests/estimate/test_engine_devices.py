@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.answers import Buffer, Buffers, LayerBytes, Weights
-from planner.estimate.memory import memory_on_engine_devices
-from planner.estimate.placement import in_one_budget, unified_budget_bytes
+from planner.estimate.devices import DRIVER_BYTES, in_one_budget, memory_on_devices, unified_budget_bytes
 from planner.estimate.rows import device_row
 from planner.machine import load
 from planner.types.settings import Settings
@@ -41,8 +40,7 @@ def on(name, device, held, full):
     found = load(name)
     gpus = tuple(msgspec.structs.replace(gpu, engine_device=device) for gpu in found.gpus[:1])
     machine = msgspec.structs.replace(found, gpus=gpus)
-    rows = memory_on_engine_devices(machine, SETTINGS, held, full, process_bytes=0, driver_bytes=100 * MIB)
-    return machine, rows
+    return machine, memory_on_devices(machine, SETTINGS, held, full, process_bytes=0, origin="engine")
 
 
 def test_a_full_offload_is_split_as_the_engine_prints_it():
@@ -58,7 +56,7 @@ def test_a_full_offload_is_split_as_the_engine_prints_it():
     gpu, host = rows
     assert (gpu.device, host.device) == ("ROCm0", "CPU")
     assert gpu.weights_bytes == int(604.15 * MIB)
-    assert gpu.total_bytes == int(604.15 * MIB) + int(448.0 * MIB) + int(298.75 * MIB) + 100 * MIB
+    assert gpu.total_bytes == int(604.15 * MIB) + int(448.0 * MIB) + int(298.75 * MIB) + DRIVER_BYTES["rocm"]
     assert host.weights_mapped_bytes == int(157.65 * MIB)
     # Pinned memory has the GPU's name and is RAM all the same.
     assert host.compute_bytes == int(10.01 * MIB)
@@ -79,18 +77,20 @@ def test_unified_memory_is_one_row_with_one_budget():
         buffers=(buffer("MTL0", host=False, cache=576.0, compute=300.0), buffer("CPU", host=True, compute=20.0))
     )
     held = weights(MTL0=4700.0, CPU=300.0)
-    machine, rows = on("m3-max-64gb", "MTL0", held, full)
-    (row,) = in_one_budget(machine, held, rows)
+    machine, (row,) = on("m3-max-64gb", "MTL0", held, full)
     assert row.weights_bytes <= held.file_bytes
     assert row.cache_bytes == 576 * MIB
     assert row.available_bytes == unified_budget_bytes(machine) <= machine.memory.usable_bytes
-    assert row.total_bytes <= sum(each.total_bytes for each in rows)
+    assert row.total_bytes == row.weights_bytes + (576 + 320) * MIB + row.overhead_bytes
 
 
-@given(st.lists(st.integers(0, 1 << 40), min_size=8, max_size=8), st.booleans())
+@given(st.lists(st.integers(0, 1 << 40), min_size=11, max_size=11), st.booleans())
 def test_a_total_is_the_sum_of_its_parts(parts, known):
     """Whatever the parts: four groups add up, and resident is never more than the total."""
-    names = ("mapped", "private", "repacked", "cache", "compute", "output", "work", "process")
+    names = (
+        "mapped", "private", "repacked", "cache", "compute", "output", "work", "process", "companion", "server",
+        "margin",
+    )  # fmt: skip
     untouched = min(parts) if known else None
     row = device_row(
         "X", **dict(zip(names, parts, strict=True)), untouched=untouched, available_bytes=None, origin="engine"
@@ -106,7 +106,8 @@ def test_a_machine_without_unified_memory_keeps_its_rows():
     full = Buffers(buffers=(buffer("CUDA0", host=False, compute=300.0), buffer("CPU", host=True)))
     held = weights(CUDA0=1000.0, CPU=400.0)
     machine, rows = on("rtx-4090", "CUDA0", held, full)
-    assert in_one_budget(machine, held, rows) == rows
+    assert [row.device for row in rows] == ["CUDA0", "CPU"]
+    assert in_one_budget(machine, SETTINGS, held, rows) == rows
 
 
 @pytest.mark.parametrize("name", ["m2-air-8gb", "strix-halo-128gb", "gb10"])
@@ -115,3 +116,17 @@ def test_the_shipped_machines_with_unified_memory_have_one_budget(name):
     machine = load(name)
     assert unified_budget_bytes(machine) is not None
     assert unified_budget_bytes(machine) < machine.memory.total_bytes
+
+
+@pytest.mark.parametrize("mode", ["mmap", "none"])
+def test_weights_beside_a_card_are_mapped_or_pinned_once(mode):
+    """The engine names pinned memory; under mmap the same tensors are pages of the file."""
+    full = Buffers(buffers=(buffer("CUDA0", host=False, compute=300.0), buffer("CUDA_Host", host=True, compute=20.0)))
+    found, settings = load("rtx-4090"), msgspec.structs.replace(SETTINGS, load_mode=mode)
+    rows = memory_on_devices(
+        found, settings, weights(CUDA0=1000.0, CUDA_Host=400.0), full, process_bytes=0, origin="phantom"
+    )
+    assert [row.device for row in rows] == ["CUDA0", "CPU"]
+    assert rows[1].weights_bytes == 400 * MIB
+    assert (rows[1].weights_mapped_bytes > 0) == (mode == "mmap")
+    assert (rows[1].weights_private_bytes > 0) == (mode == "none")

@@ -94,4 +94,4 @@ class Bounds:
 
 def is_split(settings: Settings) -> bool:
     """Whether settings for a GPU leave layers or experts to the CPU."""
-    return settings.gpu_layers != -1 or settings.cpu_moe_layers > 0
+    return settings.gpu_layers != -1 or settings.cpu_moe_layers != 0

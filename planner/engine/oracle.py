@@ -25,32 +25,23 @@ __all__ = ["LayoutSource", "Oracle"]
 LayoutSource = Callable[[], Layout]
 """Builds a model's full layout when it is really needed; a remembered answer never needs it."""
 
-# The settings that an answer depends on. Those that place something on GPUs are ignored by an engine without one.
-_PLACEMENT = ("gpu_layers", "split_mode", "main_gpu", "tensor_split", "cpu_moe_layers", "host_buffer")
-_WEIGHTS = ("repack", "lazy_mode", "tensor_overrides", "speculation")
+# The settings that an answer depends on: weights on the first, buffers on both; those of the third only with a GPU.
+_WEIGHTS = (
+    "repack", "lazy_mode", "host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "tensor_overrides",
+    "cpu_moe_layers", "speculation",
+)  # fmt: skip
+_CONTEXT = (
+    "context_tokens", "parallel", "kv_unified", "swa_full", "cache_type_k", "cache_type_v", "flash_attention",
+    "batch", "ubatch", "outputs_max", "kv_offload", "op_offload", "threads", "threads_batch",
+    "draft_tokens", "draft_cache_type_k", "draft_cache_type_v", "draft_gpu_layers",
+)  # fmt: skip
+_PLACEMENT = frozenset(
+    ("host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "cpu_moe_layers", "kv_offload",
+     "op_offload", "draft_gpu_layers")
+)  # fmt: skip
+_DEFAULTS = Settings(context_tokens=0)
 _NO_ANSWERS = ShapeAnswers(format=ANSWERS_FORMAT)
 _PROCESS_STEP_BYTES = 4 << 20
-_CONTEXT = (
-    "context_tokens",
-    "parallel",
-    "kv_unified",
-    "swa_full",
-    "cache_type_k",
-    "cache_type_v",
-    "flash_attention",
-    "batch",
-    "ubatch",
-    "outputs_max",
-    "draft_tokens",
-    "draft_cache_type_k",
-    "draft_cache_type_v",
-    "draft_gpu_layers",
-    "kv_offload",
-    "op_offload",
-    "threads",
-    "threads_batch",
-)
-_DEFAULTS = Settings(context_tokens=0)
 
 
 class Oracle:
@@ -171,6 +162,11 @@ class Oracle:
             try_atomic_write(self._path(shape_key), msgspec.json.encode(self._shapes[shape_key]))
         self._changed.clear()
 
+    def ask_about(self, op: str, layout: Layout, args: dict[str, object]) -> dict[str, object]:
+        """The child's answer to a question about a phantom of ``layout``, asked afresh and not kept."""
+        with _phantom(layout) as path:
+            return self._ask(op, {"path": path, **args})
+
     def _ask(self, op: str, args: dict[str, object]) -> dict[str, object]:
         devices = None if self._devices is None else msgspec.to_builtins(self._devices)
         return self._child.ask(op, {**args, "devices": devices})
@@ -191,9 +187,11 @@ class Oracle:
 
     def _key(self, name: str, settings: Settings, fields: tuple[str, ...]) -> str:
         """What an answer depends on, in words: the fields that are not llama.cpp's default."""
-        used = (*fields, *_PLACEMENT) if self.has_gpu else fields
         told = [
-            f"{field}={value}" for field in used if (value := getattr(settings, field)) != getattr(_DEFAULTS, field)
+            f"{field}={value}"
+            for field in fields
+            if (value := getattr(settings, field)) != getattr(_DEFAULTS, field)
+            and (self.has_gpu or field not in _PLACEMENT)
         ]
         on = [self._devices_key(settings)] if self._devices else []
         return "|".join([name, *told, *on])

@@ -137,7 +137,7 @@ def _plan(bench: Bench, subject: Subject, settings: Settings, whole: Layout, bud
         return None
     # Mapped weights and their repacked copy may both be held, hence a third of what is usable. Larger slices say more,
     # so the time is stretched only where the smallest do not fit into it.
-    split = settings.gpu_layers > 0 or settings.cpu_moe_layers > 0
+    split = settings.gpu_layers > 0 or settings.cpu_moe_layers != 0
     once = outside_bytes(retyped(subject.part((0,)), whole))
     for stretch in () if split else (1.0, _LONGEST_LOAD_SHARE / _LOAD_SHARE):
         limit = min(subject.usable_bytes / 3, stretch * affordable_s * bench.load_bytes_per_s)

@@ -25,10 +25,11 @@ def arguments(settings: Settings, *, offload: bool) -> dict[str, str]:
         "use_mmap": str("mmap" in settings.load_mode),
         "use_mlock": str("mlock" in settings.load_mode),
         # Only where layers look back through a window: without this their cache holds the whole context.
-        "swa_full": "False",
+        "swa_full": str(settings.swa_full),
         "n_gpu_layers": str(settings.gpu_layers) if offload else "0",
     }
     if offload:
+        given["main_gpu"] = str(settings.main_gpu)
         given["split_mode"] = f"llama_cpp.LLAMA_SPLIT_MODE_{settings.split_mode.upper()}"
         given["offload_kqv"] = str(settings.kv_offload)
         given["op_offload"] = str(settings.op_offload)
@@ -78,8 +79,18 @@ def _differences(settings: Settings, *, offload: bool) -> list[str]:
         (settings.load_mode == "dio", "Direct I/O is not offered here; the file is read the ordinary way."),
         (not settings.repack, "Repacking cannot be switched off here: expect a second copy of some weights."),
         (
-            offload and settings.cpu_moe_layers > 0,
+            offload and settings.cpu_moe_layers != 0,
             "Experts cannot be kept on the CPU here: with this many layers on the GPU use llama-server.",
         ),
+        (
+            offload and bool(settings.tensor_overrides),
+            "Single tensors cannot be placed here: for the planned placement use llama-server.",
+        ),
+        (
+            offload and not settings.host_buffer,
+            "Pinned memory for weights in RAM cannot be switched off here: the planned repacking needs llama-server.",
+        ),
+        (settings.lazy_mode != "auto", f"Lazy mode {settings.lazy_mode} is not offered here: it is auto."),
+        (settings.speculation != "none", "Drafting by a model is not offered here: it needs llama-server."),
     )
     return [sentence for holds, sentence in checks if holds]

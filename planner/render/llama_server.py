@@ -22,12 +22,14 @@ def argv(
     offload: bool,
     yarn: tuple[int, int] | None = None,
     reasoning: bool | None = None,
+    draft_file: str | None = None,
 ) -> tuple[str, ...]:
     """The argv of ``llama-server`` for these settings and this GGUF file.
 
     ``offload`` says whether a GPU takes part; without it ``--device none`` keeps a build that has one to the CPU, as
     planned. ``yarn`` is the scale and the original context where the model must be stretched to reach the planned one.
-    ``reasoning`` switches the thinking of a hybrid model on or off; ``None`` leaves it to the template.
+    ``reasoning`` switches the thinking of a hybrid model on or off; ``None`` leaves it to the template. ``draft_file``
+    is the GGUF of the small model that drafts; with ``draft-simple`` it must be given.
     """
     return (
         "llama-server",
@@ -36,6 +38,7 @@ def argv(
         *(() if reasoning is None else ("--reasoning", "on" if reasoning else "off")),
         *_loading(settings),
         *(_gpu(settings) if offload else ("--device", "none")),
+        *_speculation(settings, draft_file, offload=offload),
         *("--threads", str(settings.threads), "--threads-batch", str(settings.threads_batch)),
         # Memory that llama-server would take on its own, beyond what was planned.
         *("--cache-ram", "0", "--ctx-checkpoints", "0", "--fit", "off"),
@@ -76,6 +79,8 @@ def _context(settings: Settings, yarn: tuple[int, int] | None) -> tuple[str, ...
         *("--flash-attn", settings.flash_attention),
         *("--batch-size", str(settings.batch), "--ubatch-size", str(settings.ubatch)),
     ]
+    if settings.swa_full:
+        flags.append("--swa-full")
     if yarn is not None:
         scale, original = yarn
         flags += ["--rope-scaling", "yarn", "--rope-scale", str(scale), "--yarn-orig-ctx", str(original)]
@@ -83,8 +88,12 @@ def _context(settings: Settings, yarn: tuple[int, int] | None) -> tuple[str, ...
 
 
 def _loading(settings: Settings) -> tuple[str, ...]:
-    flags = ("--load-mode", settings.load_mode)
-    return flags if settings.repack else (*flags, "--no-repack")
+    flags = ["--load-mode", settings.load_mode]
+    if settings.lazy_mode != "auto":
+        flags += ["--lazy-mode", settings.lazy_mode]
+    if not settings.repack:
+        flags.append("--no-repack")
+    return tuple(flags)
 
 
 def _gpu(settings: Settings) -> tuple[str, ...]:
@@ -92,10 +101,34 @@ def _gpu(settings: Settings) -> tuple[str, ...]:
     flags = ["--n-gpu-layers", layers, "--split-mode", settings.split_mode]
     if settings.tensor_split:
         flags += ["--tensor-split", ",".join(f"{share:g}" for share in settings.tensor_split)]
+    if settings.split_mode == "none" or settings.main_gpu:
+        flags += ["--main-gpu", str(settings.main_gpu)]
+    if settings.tensor_overrides:
+        # The first pattern that matches counts, so these stand before the experts.
+        flags += ["--override-tensor", ",".join(f"{pattern}={name}" for pattern, name in settings.tensor_overrides)]
     if settings.cpu_moe_layers:
-        flags += ["--n-cpu-moe", str(settings.cpu_moe_layers)]
+        flags += ["--cpu-moe"] if settings.cpu_moe_layers < 0 else ["--n-cpu-moe", str(settings.cpu_moe_layers)]
+    if not settings.host_buffer:
+        flags.append("--no-host")
     if not settings.kv_offload:
         flags.append("--no-kv-offload")
     if not settings.op_offload:
         flags.append("--no-op-offload")
+    return tuple(flags)
+
+
+def _speculation(settings: Settings, draft_file: str | None, *, offload: bool) -> tuple[str, ...]:
+    if settings.speculation == "none":
+        return ()
+    flags = ["--spec-type", settings.speculation, "--spec-draft-n-max", str(settings.draft_tokens)]
+    flags += ["--spec-draft-type-k", settings.draft_cache_type_k, "--spec-draft-type-v", settings.draft_cache_type_v]
+    if settings.speculation == "draft-mtp":
+        flags.append("--spec-draft-backend-sampling")
+    else:
+        if draft_file is None:
+            raise ValueError("draft-simple needs the file of the model that drafts")
+        flags += ["--spec-draft-model", draft_file]
+        if offload:
+            layers = "all" if settings.draft_gpu_layers < 0 else str(settings.draft_gpu_layers)
+            flags += ["--spec-draft-ngl", layers]
     return tuple(flags)

@@ -88,7 +88,8 @@ def settings_lines(settings: Settings, style: Style) -> list[str]:
         cache = f"{cache} (K) and {settings.cache_type_v} (V)"
     gpu = None
     if settings.cpu_moe_layers:
-        gpu = f"experts of {settings.cpu_moe_layers} layers on the CPU"
+        layers = "all" if settings.cpu_moe_layers < 0 else str(settings.cpu_moe_layers)
+        gpu = f"experts of {layers} layers on the CPU"
     return [
         facts([f"{tokens(settings.context_tokens)} tokens of context {users}", f"cache in {cache}"], style),
         facts(

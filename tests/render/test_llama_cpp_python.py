@@ -23,7 +23,12 @@ some_settings = st.builds(
     gpu_layers=st.integers(-1, 99),
     split_mode=st.sampled_from(["none", "layer", "row"]),
     tensor_split=st.sampled_from([(), (1.0, 2.0)]),
-    cpu_moe_layers=st.integers(0, 9),
+    cpu_moe_layers=st.integers(-1, 9),
+    tensor_overrides=st.sampled_from([(), (("output", "CPU"),)]),
+    host_buffer=st.booleans(),
+    main_gpu=st.integers(0, 3),
+    swa_full=st.booleans(),
+    speculation=st.sampled_from(["none", "draft-mtp", "draft-simple"]),
 )
 
 
@@ -79,7 +84,16 @@ def test_the_class_serves_one_sequence_and_gets_one_share_of_the_context():
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"load_mode": "dio"}, "Direct I/O"), ({"repack": False}, "Repacking"), ({"cpu_moe_layers": 3}, "Experts")],
+    [
+        ({"load_mode": "dio"}, "Direct I/O"),
+        ({"repack": False}, "Repacking"),
+        ({"cpu_moe_layers": 3}, "Experts"),
+        ({"cpu_moe_layers": -1}, "Experts"),
+        ({"tensor_overrides": (("output", "CPU"),)}, "Single tensors"),
+        ({"host_buffer": False}, "Pinned memory"),
+        ({"lazy_mode": "off"}, "Lazy mode"),
+        ({"speculation": "draft-mtp"}, "Drafting"),
+    ],
 )
 def test_a_setting_that_the_class_lacks_is_said_in_a_comment(changes, word):
     """Silence would promise the planned memory and not keep it."""

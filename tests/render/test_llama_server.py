@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from planner.render.commands import commands, offloads, weights_file, yarn
 from planner.render.llama_server import argv, environment, shell_lines
-from planner.types.settings import CACHE_TYPES, FlashAttention, LoadMode, Settings, SplitMode
+from planner.types.settings import CACHE_TYPES, FlashAttention, LazyMode, LoadMode, Settings, Speculation, SplitMode
 
 OPTIONS = json.loads((Path(__file__).parent / "samples" / "llama_server_options.json").read_text())["options"]
 
@@ -29,7 +29,20 @@ settings_st = st.builds(
     gpu_layers=st.integers(-1, 200),
     split_mode=st.sampled_from(get_args(SplitMode)),
     tensor_split=st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.5, 24.0]), max_size=8).map(tuple),
-    cpu_moe_layers=st.integers(0, 100),
+    swa_full=st.booleans(),
+    lazy_mode=st.sampled_from(get_args(LazyMode)),
+    host_buffer=st.booleans(),
+    main_gpu=st.integers(0, 15),
+    tensor_overrides=st.lists(
+        st.tuples(st.sampled_from([r"blk\.[0-9]\.ffn_.*_exps", "output", "x y"]), st.sampled_from(["CPU", "CUDA1"])),
+        max_size=3,
+    ).map(tuple),
+    cpu_moe_layers=st.integers(-1, 100),
+    speculation=st.sampled_from(get_args(Speculation)),
+    draft_tokens=st.integers(1, 16),
+    draft_cache_type_k=st.sampled_from(CACHE_TYPES),
+    draft_cache_type_v=st.sampled_from(CACHE_TYPES),
+    draft_gpu_layers=st.integers(-1, 100),
     kv_offload=st.booleans(),
     op_offload=st.booleans(),
     threads=st.integers(1, 512),
@@ -51,48 +64,86 @@ def parse(command):
     return given_flags
 
 
+ABOUT_GPUS = (
+    "gpu_layers", "split_mode", "main_gpu", "tensor_split", "tensor_overrides", "cpu_moe_layers", "host_buffer",
+    "kv_offload", "op_offload", "draft_gpu_layers",
+)  # fmt: skip
+ABOUT_DRAFTS = ("draft_tokens", "draft_cache_type_k", "draft_cache_type_v", "draft_gpu_layers")
+
+
+def layers(word):
+    """The number of a flag that also takes ``all``."""
+    return -1 if word == "all" else int(word)
+
+
 @given(settings_st, st.booleans())
 def test_the_command_line_says_exactly_the_settings(settings, offload):
     """Read back by the engine's own option table, the argv gives the settings it was made from."""
-    flags = parse(argv(settings, weights_file="m.gguf", offload=offload))
+    flags = parse(argv(settings, weights_file="m.gguf", offload=offload, draft_file="d.gguf"))
     assert flags["--model"] == "m.gguf"
     read = Settings(
         context_tokens=int(flags["--ctx-size"]),
         parallel=int(flags["--parallel"]),
         kv_unified="--kv-unified" in flags,
+        swa_full="--swa-full" in flags,
         cache_type_k=flags["--cache-type-k"],
         cache_type_v=flags["--cache-type-v"],
         flash_attention=flags["--flash-attn"],
         batch=int(flags["--batch-size"]),
         ubatch=int(flags["--ubatch-size"]),
         load_mode=flags["--load-mode"],
+        lazy_mode=flags.get("--lazy-mode", "auto"),
         repack="--no-repack" not in flags,
+        speculation=flags.get("--spec-type", "none"),
         threads=int(flags["--threads"]),
         threads_batch=int(flags["--threads-batch"]),
         openmp_wait=environment(settings)["OMP_WAIT_POLICY"],
     )
-    if offload:
-        layers = flags["--n-gpu-layers"]
+    untold = Settings(context_tokens=1)
+    silent = set() if offload else set(ABOUT_GPUS)
+    if read.speculation == "none":
+        silent |= set(ABOUT_DRAFTS)
+    else:
         read = replace(
             read,
-            gpu_layers=-1 if layers == "all" else int(layers),
+            draft_tokens=int(flags["--spec-draft-n-max"]),
+            draft_cache_type_k=flags["--spec-draft-type-k"],
+            draft_cache_type_v=flags["--spec-draft-type-v"],
+        )
+    if read.speculation == "draft-simple":
+        assert flags["--spec-draft-model"] == "d.gguf"
+    else:
+        silent.add("draft_gpu_layers")
+    if offload:
+        pairs = [tuple(each.split("=")) for each in flags.get("--override-tensor", "").split(",") if each]
+        read = replace(
+            read,
+            gpu_layers=layers(flags["--n-gpu-layers"]),
             split_mode=flags["--split-mode"],
+            main_gpu=int(flags.get("--main-gpu", 0)),
             tensor_split=tuple(float(share) for share in flags.get("--tensor-split", "").split(",") if share),
-            cpu_moe_layers=int(flags.get("--n-cpu-moe", 0)),
+            tensor_overrides=tuple(pairs),
+            cpu_moe_layers=-1 if "--cpu-moe" in flags else int(flags.get("--n-cpu-moe", 0)),
+            host_buffer="--no-host" not in flags,
             kv_offload="--no-kv-offload" not in flags,
             op_offload="--no-op-offload" not in flags,
+            draft_gpu_layers=layers(flags.get("--spec-draft-ngl", "all")),
         )
-        assert read == settings
     else:
         assert flags["--device"] == "none"
-        about_gpus = ("gpu_layers", "split_mode", "tensor_split", "cpu_moe_layers", "kv_offload", "op_offload")
-        assert read == replace(settings, **{name: getattr(Settings(context_tokens=1), name) for name in about_gpus})
+    assert read == replace(settings, **{name: getattr(untold, name) for name in silent})
+
+
+def test_a_second_model_that_drafts_must_be_named():
+    """Without its file llama-server would serve without drafts, in less memory than was planned."""
+    with pytest.raises(ValueError, match="file of the model that drafts"):
+        argv(Settings(context_tokens=512, speculation="draft-simple"), weights_file="m.gguf", offload=False)
 
 
 @given(settings_st)
 def test_memory_that_the_server_takes_on_its_own_is_switched_off_in_words(settings):
     """Prompt cache, checkpoints and --fit are written out, and either form of the unified cache."""
-    flags = parse(argv(settings, weights_file="m.gguf", offload=False))
+    flags = parse(argv(settings, weights_file="m.gguf", offload=False, draft_file="d.gguf"))
     assert flags["--cache-ram"] == "0"
     assert flags["--ctx-checkpoints"] == "0"
     assert flags["--fit"] == "off"
@@ -102,7 +153,7 @@ def test_memory_that_the_server_takes_on_its_own_is_switched_off_in_words(settin
 @given(settings_st)
 def test_nothing_listens_beyond_this_machine(settings):
     """The server has no key, so it stays on the loopback."""
-    assert parse(argv(settings, weights_file="m.gguf", offload=True))["--host"] == "127.0.0.1"
+    assert parse(argv(settings, weights_file="m.gguf", offload=True, draft_file="d.gguf"))["--host"] == "127.0.0.1"
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=12), st.dictionaries(st.just("OMP_WAIT_POLICY"), st.text()))

@@ -25,6 +25,8 @@ _LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _TELLING = re.compile(r"error|fail|invalid|missing|not |unknown|require", re.IGNORECASE)
 _SPLIT = {"none": 0, "layer": 1, "row": 2}
+_LAZY = {"off": 0, "auto": 1, "on": 2}
+_EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # what --cpu-moe matches (common/common.h)
 # ggml_type numbers of the cache types (ggml.h); the public binding names only some of them.
 _CACHE_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -92,32 +94,49 @@ class Engine:
         if devices is not None:
             self._devices = device_list(self, devices)
             params.devices = ctypes.addressof(self._devices)
+        params.lazy_mode = _LAZY[settings.get("lazy_mode", "auto")]
         params.use_extra_bufts = bool(settings.get("repack", True))
+        params.no_host = not settings.get("host_buffer", True)
         params.n_gpu_layers = int(settings.get("gpu_layers", -1))
         params.split_mode = _SPLIT[settings.get("split_mode", "layer")]
+        params.main_gpu = int(settings.get("main_gpu", 0))
+        params.load_mtp = settings.get("speculation") == "draft-mtp"
         split = tuple(settings.get("tensor_split") or ())
         if split:
             shares = (ctypes.c_float * int(self.api.llama_max_devices()))(*split)
             params.tensor_split = shares
-        overrides = self._cpu_moe(int(settings.get("cpu_moe_layers", 0)))
+        overrides = self._overrides(settings, devices)
         if overrides is not None:
             params.tensor_buft_overrides = ctypes.addressof(overrides)
         return params
 
-    def _cpu_moe(self, layers: int) -> Any:
-        """The expert tensors of the first ``layers`` layers go to the CPU, as llama-server's --n-cpu-moe does."""
-        if layers <= 0:
+    def _overrides(self, settings: dict[str, Any], devices: Devices) -> Any:
+        """The list of tensors that lie elsewhere, in the order in which llama-server's argv names them."""
+        wanted = [(str(pattern), str(name)) for pattern, name in settings.get("tensor_overrides") or ()]
+        layers = int(settings.get("cpu_moe_layers", 0))
+        wanted += [(_EXPERTS, "CPU")] if layers < 0 else [(rf"blk\.{i}{_EXPERTS}", "CPU") for i in range(layers)]
+        if not wanted:
             return None
-        cpu = self.ggml_cpu_buffer_type()
-        # What --n-cpu-moe matches: every expert projection of one block.
-        patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(layers)]
-        array = (_BufferOverride * (layers + 1))()
-        for index, pattern in enumerate(patterns):
-            array[index].pattern = pattern
-            array[index].buft = cpu
-        array[layers].pattern = None
-        self._overrides = array
+        known = self._buffer_types(devices)
+        array = (_BufferOverride * (len(wanted) + 1))()
+        for place, (pattern, name) in enumerate(wanted):
+            if name not in known:
+                told = ", ".join(known)
+                raise Refused(f"unknown buffer type {name!r} in the override {pattern}={name}; known here: {told}")
+            array[place].pattern, array[place].buft = pattern.encode(), known[name]
+        array[len(wanted)].pattern = None
+        self._kept_overrides = array
         return array
+
+    def _buffer_types(self, devices: Devices) -> dict[str, int]:
+        """The buffer types that an override can name: that of each device, and the CPU's."""
+        if devices is None:
+            own = [self.ggml.ggml_backend_dev_get(i) for i in range(self.ggml.ggml_backend_dev_count())]
+        else:
+            own = list(self._devices[: len(devices)])
+        types = [self.ggml.ggml_backend_dev_buffer_type(device) for device in own]
+        named = {str(self.ggml.ggml_backend_buft_name(each).decode()): int(each) for each in types if each}
+        return {**named, "CPU": self.ggml_cpu_buffer_type()}
 
     def ggml_cpu_buffer_type(self) -> int:
         """The plain CPU buffer type."""
@@ -131,8 +150,10 @@ class Engine:
         params.n_ubatch = int(settings.get("ubatch", 512))
         params.n_seq_max = int(settings.get("parallel", 1))
         params.n_outputs_max = int(settings.get("outputs_max", 0))
+        # Drafting by the model's own block may take back as many tokens; a recurrent layer keeps its state for each.
+        params.n_rs_seq = int(settings.get("draft_tokens", 3)) if settings.get("speculation") == "draft-mtp" else 0
         # A window layer keeps its window, as llama-server does; the library's own default keeps the whole context.
-        params.swa_full = False
+        params.swa_full = bool(settings.get("swa_full", False))
         params.kv_unified = bool(settings.get("kv_unified", False))
         params.type_k = _CACHE_TYPES[settings.get("cache_type_k", "f16")]
         params.type_v = _CACHE_TYPES[settings.get("cache_type_v", "f16")]
@@ -194,6 +215,7 @@ def _declare(ggml: Any, backends: Any) -> None:
         (ggml, "ggml_backend_buft_is_host", ctypes.c_bool, [pointer]),
         (ggml, "ggml_backend_buft_get_device", pointer, [pointer]),
         (ggml, "ggml_backend_buffer_get_type", pointer, [pointer]),
+        (ggml, "ggml_backend_dev_buffer_type", pointer, [pointer]),
         (ggml, "ggml_backend_dev_name", ctypes.c_char_p, [pointer]),
         (ggml, "ggml_backend_dev_description", ctypes.c_char_p, [pointer]),
         (ggml, "ggml_backend_dev_type", ctypes.c_int, [pointer]),

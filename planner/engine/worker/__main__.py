@@ -19,6 +19,8 @@ OPS = {
     "types": "quantize:types",
     "weights": "memory:weights",
     "buffers": "memory:ask",
+    "projector": "projector:ask",
+    "holdings": "holdings:ask",
     "timing.open": "timing:open_model",
     "timing.run": "timing:run",
     "timing.close": "timing:close",

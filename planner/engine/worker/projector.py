@@ -17,10 +17,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from devices import device_list, phantom_buffer
+from devices import _phantom_buffer, device_list
 from errors import Refused
 from llama import Engine, engine, find_library
-from memory import read_map
+from memory import _read_map
 
 __all__ = ["ask"]
 
@@ -32,9 +32,9 @@ _BATCHES = "_Z18clip_support_batchPK8clip_ctx"
 _DUMMY = "_ZN17clip_model_loader15get_dummy_batchER8clip_ctx"
 _WARM_UP = "_ZN17clip_model_loader6warmupER8clip_ctxRK20clip_image_f32_batch"
 _FLASH = {"auto": -1, "off": 0, "on": 1}
+_KINDS = ("vision", "audio", "speech")  # clip_init_result
 _ALLOCATE, _OPTIMIZE = 1, 16  # words of a buffer type and of a stream (ggml-backend-impl.h)
 _STAND_IN = [{"backend": "cuda", "free_bytes": 1 << 40, "total_bytes": 1 << 40}]
-_LARGE_BYTES = 1 << 20
 
 _Pointer = ctypes.c_void_p
 _Allocate = ctypes.CFUNCTYPE(_Pointer, _Pointer, ctypes.c_size_t)
@@ -91,8 +91,9 @@ def ask(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[s
     devices, of which the projector takes the first; without them the engine's own.
 
     An answer has ``parts``, one for each encoder (``vision``, ``audio``): ``weights`` and ``warmup`` and ``largest``
-    compute bytes by device, ``work_bytes`` of the CPU's kernels for the largest, and of the largest image ``width``,
-    ``height``, ``count``, ``tokens`` and ``embedding_bytes``; or ``refused`` with the engine's reason.
+    compute bytes by device, ``work_bytes`` of the CPU's kernels and ``inputs_bytes`` of the graph for the largest, and
+    of the largest image ``width``, ``height``, ``count``, ``tokens`` and ``embedding_bytes``; or ``refused`` with the
+    engine's reason.
     """
     clip = _Clip(engine())
     return {"answers": [clip.answer(args["path"], each, args.get("devices")) for each in args["settings"]]}
@@ -104,8 +105,10 @@ class _Clip:
     def __init__(self, eng: Engine) -> None:
         self.eng = eng
         self.library = ctypes.CDLL(str(find_library(eng.folder, "mtmd")))
+        self.call: dict[str, Any] = {}
         self.text: list[str] = []
-        self._keep = _Log(lambda level, text, _data: self.text.append(text.decode("utf-8", "replace")))
+        self.work: list[int] = []
+        self._keep = _Log(lambda _level, text, _data: self.text.append(text.decode("utf-8", "replace")))
         for name, result, arguments in (
             (_CLIP_INIT, _Contexts, [ctypes.c_char_p, _Params]),
             (_CLIP_FREE, None, [_Pointer]),
@@ -124,13 +127,15 @@ class _Clip:
                 raise Refused(f"this llama.cpp build does not tell a projector's memory: libmtmd has no {name}")
             if result is not None or arguments is not None:
                 function.restype, function.argtypes = result, arguments
+            self.call[name] = function
         self._check()
-        self.library.mtmd_log_set(self._keep, None)
+        self.call["mtmd_log_set"](self._keep, None)
+        device_list(eng, _STAND_IN)  # tries the structs of devices, and declares what is used of them
 
     def _check(self) -> None:
         """Compare libmtmd's defaults with the layout known here: another one is noticed before it is used."""
-        seen = self.library.mtmd_context_params_default()
-        marker = self.library.mtmd_default_marker()
+        seen = self.call["mtmd_context_params_default"]()
+        marker = self.call["mtmd_default_marker"]()
         told = (seen.use_gpu, seen.warmup, seen.flash_attention, seen.image_min_tokens, seen.image_max_tokens)
         if told != (True, True, -1, -1, -1) or seen.media_marker != marker or seen.batch_max_tokens != 1024:
             raise Refused("this llama.cpp's libmtmd takes other parameters than known here: update planner")
@@ -141,35 +146,31 @@ class _Clip:
             parts = self._plan(path, settings, devices)
         except Refused as refusal:
             return {"refused": str(refusal)}
-        if not any(part["on_host"] for part in parts):
-            return {"parts": parts}
-        # A stand-in for the CPU is shown the same graph whole, which the CPU's own code is never shown beforehand.
-        with self._planned_work(int(settings.get("threads", 1))) as planned:
-            self._plan(path, {**settings, "use_gpu": True}, _STAND_IN, planned)
-        work = max(planned, default=0)
-        return {"parts": [{**part, "work_bytes": work if part["on_host"] else None} for part in parts]}
+        # A stand-in for the CPU is shown every graph whole; the CPU's own code sees none before it computes.
+        with self._work_planned(int(settings.get("threads", 1))):
+            shown = self._plan(path, {**settings, "use_gpu": True}, _STAND_IN)
+        for part, twin in zip(parts, shown):  # noqa: B905 - "strict" is of Python 3.10
+            part["work_bytes"] = twin["work_bytes"] if part["on_host"] else None
+            part["inputs_bytes"] = (twin.get("largest") or twin.get("warmup") or {}).get("CPU")
+        return {"parts": parts}
 
-    def _plan(
-        self, path: str, settings: dict[str, Any], devices: list[dict[str, Any]] | None, planned: Any = None
-    ) -> list[dict[str, Any]]:
+    def _plan(self, path: str, settings: dict[str, Any], devices: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
         """The parts of one answer, without the work space."""
         self.text.clear()
         params = self._params(settings, devices)
         with _nothing_held(self.eng):
-            contexts = self.library[_CLIP_INIT](path.encode(), params).contexts
-            found = [(kind, each) for kind, each in zip(("vision", "audio", "speech"), contexts) if each]
+            contexts = self.call[_CLIP_INIT](path.encode(), params).contexts
+            found = [(kind, contexts[place]) for place, kind in enumerate(_KINDS) if contexts[place]]
             if not found:
                 raise Refused(f"the engine cannot load the projector: {self._complaint()}")
-            if planned is not None:
-                planned.clear()
             try:
                 return [self._part(kind, context, settings) for kind, context in found]
             finally:
                 for _, context in found:
-                    self.library[_CLIP_FREE](context)
+                    self.call[_CLIP_FREE](context)
 
     def _params(self, settings: dict[str, Any], devices: list[dict[str, Any]] | None) -> _Params:
-        if not settings.get("flash_attention", "auto") in _FLASH:
+        if settings.get("flash_attention", "auto") not in _FLASH:
             raise Refused(f"flash attention is auto, on or off, not {settings['flash_attention']!r}")
         params = _Params()
         params.use_gpu = bool(settings.get("use_gpu", True)) and devices != []
@@ -182,37 +183,45 @@ class _Clip:
         return params
 
     def _part(self, kind: str, context: int, settings: dict[str, Any]) -> dict[str, Any]:
-        weights = self._memory(context)
-        part: dict[str, Any] = {"kind": kind, "weights": weights, "on_host": list(weights) == ["CPU"]}
+        weights, shown = self._memory(context), len(self.work)
+        part: dict[str, Any] = {
+            "kind": kind,
+            "weights": weights,
+            "on_host": list(weights) == ["CPU"],
+            "work_bytes": None,
+        }
         if kind == "speech":
             return part  # the engine reserves nothing for it before the first sentence
-        start = len(self.text)
-        dummy = self.library[_DUMMY](context)
-        try:
-            image = _Image(dummy, self._warm_size(start))
-        finally:
-            _free(dummy)
-        self._reserve(context, image.batch(image.size, 1))
+        warm = self._warm_size(kind)
+        image = self._image(context, warm)
+        self._reserve(context, image.batch(warm, 1))
         part["warmup"] = self._compute(context, weights)
-        part["warmup_size"] = list(image.size)
-        largest = self._largest(kind, context, image, settings)
+        part["work_bytes"] = max(self.work[shown:], default=None)
+        largest = self._largest(kind, context, warm, settings)
         if largest is None:
             return part
         size, count = largest
         batch = image.batch(size, count)
         self._reserve(context, batch)
-        tokens = count * int(self.library[_TOKENS](context, batch.begin))
+        tokens = count * int(self.call[_TOKENS](context, batch.begin))
         part["largest"] = self._compute(context, weights)
+        part["work_bytes"] = max(self.work[shown:], default=None)
         part.update(width=size[0], height=size[1], count=count, tokens=tokens)
-        part["embedding_bytes"] = 4 * tokens * int(self.library[_WIDTH](context))
+        part["embedding_bytes"] = 4 * tokens * int(self.call[_WIDTH](context))
         return part
 
+    def _image(self, context: int, warm: tuple[int, int]) -> _Image:
+        """The layout of an image, learnt once: the pixels of the one that is looked at are never given back."""
+        if not _images:
+            _images.append(_Image(self.call[_DUMMY](context), warm))
+        return _images[0]
+
     def _reserve(self, context: int, batch: _Batch) -> None:
-        self.library[_WARM_UP](context, ctypes.byref(batch))
+        self.call[_WARM_UP](context, ctypes.byref(batch))
 
     def _memory(self, context: int) -> dict[str, int]:
         """Bytes by device: the weights, and once a graph was planned its buffers too."""
-        found = read_map(self.library, _MEMORY, context, 1)
+        found = _read_map(self.library, _MEMORY, context, 1)
         return {self.eng.ggml.ggml_backend_dev_name(device).decode(): sizes[0] for device, sizes in found}
 
     def _compute(self, context: int, weights: dict[str, int]) -> dict[str, int]:
@@ -225,20 +234,20 @@ class _Clip:
             raise Refused("the engine contradicts itself: its log tells another compute buffer for the projector")
         return compute
 
-    def _warm_size(self, start: int) -> tuple[int, int]:
-        """Width and height of the image that the engine warms up with, as it logs them: audio has frames and bins."""
-        said = "".join(self.text[start:])
-        image = re.search(r"warmup with image size = (\d+) x (\d+)", said)
-        if image is not None:
-            return int(image[1]), int(image[2])
-        audio = re.search(r"warmup with audio size = (\d+)", said)
-        bins = self._number("n_mel_bins")
-        if audio is None or bins is None:
+    def _warm_size(self, kind: str) -> tuple[int, int]:
+        """Width and height of what the engine warms an encoder up with, as it logs them; sound has frames and bins."""
+        said = "".join(self.text)
+        if kind == "vision":
+            image = re.search(r"warmup with image size = (\d+) x (\d+)", said)
+            if image is not None:
+                return int(image[1]), int(image[2])
+        sound, bins = re.search(r"warmup with audio size = (\d+)", said), self._number("n_mel_bins")
+        if kind != "audio" or sound is None or bins is None:
             raise Refused("the engine does not say what it warms the projector up with: update planner")
-        return int(audio[1]), bins
+        return int(sound[1]), bins
 
     def _largest(
-        self, kind: str, context: int, image: _Image, settings: dict[str, Any]
+        self, kind: str, context: int, warm: tuple[int, int], settings: dict[str, Any]
     ) -> tuple[tuple[int, int], int] | None:
         """Size of the largest image of one graph, and how many of its size fit into one; ``None``: not to be told.
 
@@ -247,25 +256,25 @@ class _Clip:
         """
         if not settings.get("largest", True):
             return None
-        size = self._sound_size(image) if kind == "audio" else self._picture_size(image)
-        if size is None or not self.library[_BATCHES](context):
+        size = self._sound_size(warm) if kind == "audio" else self._picture_size(warm)
+        if size is None or not self.call[_BATCHES](context):
             return (size, 1) if size is not None else None
-        tokens = max(1, int(self.library[_TOKENS](context, image.batch(size, 1).begin)))
+        tokens = max(1, int(self.call[_TOKENS](context, _images[0].batch(size, 1).begin)))
         return size, max(1, int(settings.get("batch_max_tokens", 1024)) // tokens)
 
-    def _picture_size(self, image: _Image) -> tuple[int, int]:
+    def _picture_size(self, warm: tuple[int, int]) -> tuple[int, int]:
         pixels, patch, merge = (self._number(name) for name in ("image_max_pixels", "patch_size", "n_merge"))
         if not pixels or not patch:
-            return image.size
+            return warm
         unit = patch * max(1, merge or 1)
         width, height = _fullest(pixels // (unit * unit))
-        return max(image.size, (width * unit, height * unit), key=lambda size: size[0] * size[1])
+        return max(warm, (width * unit, height * unit), key=lambda size: size[0] * size[1])
 
-    def _sound_size(self, image: _Image) -> tuple[int, int] | None:
+    def _sound_size(self, warm: tuple[int, int]) -> tuple[int, int] | None:
         chunk, rate, hop = (self._number(f"audio_{name}") for name in ("chunk_len", "sample_rate", "hop_len"))
         if not chunk or not rate or not hop or min(chunk, rate, hop) < 0:
             return None  # the whole recording is one graph
-        return max(image.size[0], chunk * rate // hop), image.size[1]
+        return max(warm[0], chunk * rate // hop), warm[1]
 
     def _number(self, name: str) -> int | None:
         """A number that the engine logs while it reads the header; the last one, which is of the last encoder read."""
@@ -277,27 +286,25 @@ class _Clip:
         return " / ".join(lines[-2:]) or "the engine gave no reason"
 
     @contextlib.contextmanager
-    def _planned_work(self, threads: int) -> Iterator[list[int]]:
-        """Collect the work space that the CPU's kernels want for each graph shown to the stand-in meanwhile."""
+    def _work_planned(self, threads: int) -> Iterator[None]:
+        """Note the work space that the CPU's kernels want for each graph that the stand-in is shown meanwhile."""
         ggml = self.eng.ggml
         plan = ctypes.CDLL(str(find_library(self.eng.folder, "ggml-cpu"))).ggml_graph_plan
         plan.restype, plan.argtypes = _Plan, [_Pointer, ctypes.c_int, _Pointer]
-        planned: list[int] = []
-        hook = _Optimize(lambda _stream, graph, _how: planned.append(int(plan(graph, threads, None).work_size)))
+        hook = _Optimize(lambda _stream, graph, _how: self.work.append(int(plan(graph, threads, None).work_size)))
         device = device_list(self.eng, _STAND_IN)[0]
         stream = (_Pointer * (_OPTIMIZE + 1)).from_address(ggml.ggml_backend_dev_init(device, None))
         stream[_OPTIMIZE] = ctypes.cast(hook, _Pointer)
         try:
-            yield planned
+            yield
         finally:
             stream[_OPTIMIZE] = None
 
 
 class _Image:
-    """The layout of ``clip_image_f32``, learnt from one that the engine made, of ``size``."""
+    """The layout of ``clip_image_f32``, learnt from one of ``size`` that the engine made."""
 
     def __init__(self, batch: _Batch, size: tuple[int, int]) -> None:
-        self.size = size
         self.bytes = (batch.end or 0) - (batch.begin or 0)
         words = (ctypes.c_int32 * (self.bytes // 4)).from_address(batch.begin)
         at = [place for place in range(len(words) - 1) if (words[place], words[place + 1]) == size]
@@ -317,31 +324,21 @@ class _Image:
         return batch
 
 
+_images: list[_Image] = []
+
+
 def _fullest(tokens: int) -> tuple[int, int]:
     """The rectangle of at most ``tokens`` squares that holds most, the squarest of them."""
     side = max(1, int(tokens**0.5))
     return max(((tokens // each, each) for each in range(side, max(0, side - 16), -1)), key=lambda it: it[0] * it[1])
 
 
-def _free(batch: _Batch) -> None:
-    """Give back the warm-up image's pixels, which its maker's caller would have destroyed: 20 MB for each question."""
-    words = (_Pointer * (((batch.end or 0) - (batch.begin or 0)) // 8)).from_address(batch.begin)
-    libc = ctypes.CDLL(None)
-    libc.free.argtypes, libc.free.restype = [_Pointer], None
-    for place in range(len(words) - 2):
-        first, last, room = words[place : place + 3]
-        if first and last and room and last - first > _LARGE_BYTES // 16 and last == room and first % 16 == 0:
-            libc.free(first)
-            break
-    libc.free(batch.begin)
-
-
 @contextlib.contextmanager
 def _nothing_held(eng: Engine) -> Iterator[None]:
     """While this lasts, CPU buffers have an address and a size and no memory; only for graphs that never compute."""
     table = (_Pointer * (_ALLOCATE + 1)).from_address(eng.ggml_cpu_buffer_type())
-    original = table[_ALLOCATE]
-    hook = _Allocate(lambda buffer_type, size: phantom_buffer(eng.ggml, buffer_type, size))
+    original, functions = table[_ALLOCATE], _phantom_buffer()
+    hook = _Allocate(lambda kind, size: eng.ggml.ggml_backend_buffer_init(kind, functions, None, size))
     table[_ALLOCATE] = ctypes.cast(hook, _Pointer)
     try:
         yield

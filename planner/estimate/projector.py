@@ -1,0 +1,79 @@
+"""Adds up what a projector (mmproj) holds on each device, from the engine's answers about it.
+
+The mistake it prevents: a plan that fits until somebody sends a photo. The largest picture's graph counts, not that of
+the warm-up, and while a picture is encoded the host holds it several times, wherever the encoder runs.
+"""
+
+from planner.engine.projector import ProjectorAnswer, ProjectorPart
+from planner.estimate.rows import HOST, device_of
+from planner.types import Report
+
+__all__ = ["ProjectorMemory", "projector_memory"]
+
+_CHANNELS, _FLOAT_BYTES = 3, 4
+# The decoded picture, its resized form as numbers in the chunk and in the batch, and as the graph's input
+# (tools/mtmd/mtmd.cpp: mtmd_batch_encode_impl, tools/mtmd/clip.cpp: clip_encode, at commit 0c1e57098).
+_COPIES_AS_NUMBERS = 3
+
+
+class ProjectorMemory(Report, frozen=True, kw_only=True):
+    """A projector's bytes on one device; ``total_bytes`` = weights + compute + work + pictures.
+
+    ``compute_bytes`` is for the largest picture, ``warmup_bytes`` what the engine has reserved after its start, before
+    any picture. ``work_bytes`` is taken by the CPU's kernels. ``pictures_bytes`` is what the host holds of a picture
+    while it is encoded. ``bounded`` is false where the engine does not bound the picture (or the recording):
+    ``compute_bytes`` is then the warm-up's, and larger input takes more.
+    """
+
+    device: str
+    weights_bytes: int = 0
+    compute_bytes: int = 0
+    warmup_bytes: int = 0
+    work_bytes: int = 0
+    pictures_bytes: int = 0
+    bounded: bool = True
+
+    @property
+    def total_bytes(self) -> int:
+        """What the device must have beside everything else."""
+        return self.weights_bytes + self.compute_bytes + self.work_bytes + self.pictures_bytes
+
+
+def projector_memory(answer: ProjectorAnswer) -> tuple[ProjectorMemory, ...]:
+    """What a projector holds, device by device, the host last; nothing for an answer that was refused.
+
+    The engine puts a projector on one device: that of ``--mmproj-device`` (or ``MTMD_BACKEND_DEVICE``), else the first
+    of ``--device``, else the first GPU. Not counted are the picture as it was sent and decoded when it is larger than
+    the model takes (3 bytes a pixel), and a recording of any length.
+    """
+    rows: dict[str, dict[str, int]] = {}
+    unbounded: set[str] = set()
+    for part in answer.parts:
+        _add_part(rows, part)
+        if part.largest is None:
+            unbounded.update(map(device_of, (*part.weights, *part.warmup)))
+    ordered = sorted(rows, key=lambda device: (device == HOST, device))
+    return tuple(ProjectorMemory(device=device, **rows[device], bounded=device not in unbounded) for device in ordered)
+
+
+def _add_part(rows: dict[str, dict[str, int]], part: ProjectorPart) -> None:
+    largest = part.warmup if part.largest is None else part.largest
+    for field, sizes in (("weights_bytes", part.weights), ("compute_bytes", largest), ("warmup_bytes", part.warmup)):
+        for name, size in sizes.items():
+            _add(rows, device_of(name), field, size)
+    _add(rows, HOST, "work_bytes", part.work_bytes or 0)
+    _add(rows, HOST, "pictures_bytes", _pictures_bytes(part))
+
+
+def _pictures_bytes(part: ProjectorPart) -> int:
+    """What the host holds of the largest picture, and of the tokens that it becomes (the output and a copy of it)."""
+    if part.kind != "vision":
+        return 2 * part.embedding_bytes
+    values = part.width * part.height * part.count * _CHANNELS
+    staging = 0 if part.on_host else part.inputs_bytes or 0
+    return values * (1 + _COPIES_AS_NUMBERS * _FLOAT_BYTES) + staging + 2 * part.embedding_bytes
+
+
+def _add(rows: dict[str, dict[str, int]], device: str, field: str, size: int) -> None:
+    row = rows.setdefault(device, {})
+    row[field] = row.get(field, 0) + size

@@ -11,6 +11,7 @@ from planner.cli.options import (
     quantization_option,
     settings_options,
 )
+from planner.cli.placement import cache_options, draft_options, placement_options
 
 __all__ = ["command"]
 
@@ -21,6 +22,9 @@ __all__ = ["command"]
 @settings_options
 @engine_settings_options
 @click.option("--repack/--no-repack", default=None, help="Let the CPU keep a faster second form of some weights.")
+@cache_options
+@placement_options
+@draft_options
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Threads that compute.")
 @machine_option
 @engine_option

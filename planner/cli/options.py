@@ -34,6 +34,7 @@ __all__ = [
     "machine_option",
     "quantization_option",
     "settings_options",
+    "with_options",
 ]
 
 Command = Callable[..., int]
@@ -73,7 +74,7 @@ def engine_option(function: Command) -> Command:
 
 def settings_options(function: Command) -> Command:
     """The settings of llama.cpp that a goal may fix: context, parallel, cache type, load mode."""
-    return _apply(
+    return with_options(
         function,
         click.option("--context", type=tokens, metavar="TOKENS", help="Tokens of context per sequence, such as 32k."),
         click.option(
@@ -92,7 +93,7 @@ def goal_options(function: Command) -> Command:
 
     ``plan`` and ``why-not`` share it, because a model is only ever "not the choice" for the very same goal.
     """
-    return _apply(
+    return with_options(
         _with_goal(function),
         click.option("--for", "use", type=click.Choice(USES), default="chat", help="What the model is for.  [chat]"),
         settings_options,
@@ -137,7 +138,7 @@ def goal_options(function: Command) -> Command:
 
 def engine_settings_options(function: Command) -> Command:
     """The further settings of llama.cpp that name one configuration: batches, flash attention, what goes to the GPU."""
-    return _apply(
+    return with_options(
         function,
         click.option("--batch", type=tokens, metavar="TOKENS", help="Tokens handed over at once (logical batch)."),
         click.option("--ubatch", type=tokens, metavar="TOKENS", help="Tokens computed at once (physical batch)."),
@@ -146,7 +147,10 @@ def engine_settings_options(function: Command) -> Command:
             "--gpu-layers", type=click.IntRange(-1, 10_000), metavar="N", help="Layers on the GPU; -1 for all."
         ),
         click.option(
-            "--cpu-moe-layers", type=click.IntRange(0, 10_000), metavar="N", help="Layers whose experts stay in RAM."
+            "--cpu-moe-layers",
+            type=click.IntRange(-1, 10_000),
+            metavar="N",
+            help="Layers whose experts stay in RAM; -1 for all.",
         ),
     )
 
@@ -164,16 +168,22 @@ def estimate_request(model: str, given: Mapping[str, object]) -> "EstimateReques
     # Both went through their types: a number of tokens, a number of sequences.
     context, parallel = (cast("int | None", options[name]) for name in ("context", "parallel"))
     check_context(context, parallel)
-    cache = options.pop("kv_type")
+    cache, draft_cache = options.pop("kv_type"), options.pop("draft_kv_type", None)
+    patterns = cast("tuple[tuple[tuple[str, str], ...], ...]", options.pop("tensor_overrides", ()))
     named = {
         "model": model,
         "quantization": options.pop("quant"),
         "context_tokens": options.pop("context"),
         "cache_type_k": cache,
-        "cache_type_v": cache,
+        "cache_type_v": options.pop("kv_type_v", None) or cache,
+        "draft_cache_type_k": draft_cache,
+        "draft_cache_type_v": draft_cache,
+        "tensor_overrides": tuple(pair for given_once in patterns for pair in given_once) or None,
         **options,
     }
     asked = {key: value for key, value in named.items() if value is not None}
+    if asked.get("mtp") and "draft" in asked:
+        raise click.UsageError("--mtp and --draft are two ways to draft; choose one")
     return msgspec.convert(asked, workflow.EstimateRequest)
 
 
@@ -236,7 +246,7 @@ def _upper(context: click.Context, parameter: click.Parameter, value: str | None
     return None if value is None else value.upper()
 
 
-def _apply(function: Command, *decorators: Callable[[Command], Command]) -> Command:
+def with_options(function: Command, *decorators: Callable[[Command], Command]) -> Command:
     """The function with the options in the order given; click collects them from the bottom up."""
     for decorator in reversed(decorators):
         function = decorator(function)

@@ -12,11 +12,15 @@ import click
 __all__ = [
     "CACHE_TYPES",
     "FLASH_ATTENTION",
+    "LAZY_MODES",
     "LOAD_MODES",
     "MOST_TOKENS",
+    "SPLIT_MODES",
     "USES",
     "depths",
     "language_code",
+    "overrides",
+    "shares",
     "size_bytes",
     "tests",
     "tokens",
@@ -28,6 +32,8 @@ __all__ = [
 CACHE_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
 LOAD_MODES = ("none", "mmap", "mlock", "mmap+mlock", "dio")
 FLASH_ATTENTION = ("auto", "on", "off")
+LAZY_MODES = ("auto", "on", "off")
+SPLIT_MODES = ("none", "layer", "row")
 USES = ("chat", "code", "reasoning", "documents")
 
 MOST_TOKENS = 2**31 - 1
@@ -76,6 +82,26 @@ def tests(value: str) -> tuple[tuple[str, int], ...]:
 def depths(value: str) -> tuple[int, ...]:
     """Numbers of tokens, zero included: ``0,4k`` is ``(0, 4096)``, each once."""
     return tuple(dict.fromkeys(0 if each.strip() == "0" else tokens(each) for each in value.split(",")))
+
+
+def overrides(value: str) -> tuple[tuple[str, str], ...]:
+    """Patterns of tensor names with a buffer type each: ``exps=CPU,output=CUDA1``, split as llama-server splits it."""
+    pairs = [each.partition("=") for each in value.split(",")]
+    for pattern, equals, buffer in pairs:
+        if not (pattern and equals and buffer):
+            raise click.BadParameter(f"{value!r} is no PATTERN=BUFFER; write exps=CPU, more with commas between")
+    return tuple((pattern, buffer) for pattern, _, buffer in pairs)
+
+
+def shares(value: str) -> tuple[float, ...]:
+    """Shares of several GPUs, in any unit: ``3,1`` puts three quarters on the first."""
+    try:
+        found = tuple(float(each) for each in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} are no shares; write 3,1") from None
+    if not all(math.isfinite(each) and each >= 0 for each in found) or not any(found):
+        raise click.BadParameter(f"{value} are no shares; write zero or more for each GPU, and not zero for all")
+    return found
 
 
 def language_code(value: str) -> str:

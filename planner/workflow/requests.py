@@ -10,7 +10,16 @@ from planner.types import Report
 from planner.types.artifact import Repository
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
-from planner.types.settings import CacheType, FlashAttention, LoadMode, Settings
+from planner.types.settings import (
+    CacheType,
+    FlashAttention,
+    LazyMode,
+    LoadMode,
+    Settings,
+    Speculation,
+    SplitMode,
+    TensorOverride,
+)
 from planner.workflow.session import Session
 from planner.workflow.sources import find_files
 
@@ -28,6 +37,7 @@ __all__ = [
 _DEFAULT_QUANTIZATION = "Q4_K_M"
 DEFAULT_CONTEXT_TOKENS = 8192
 """Tokens per sequence where nobody asks for another context, and the model has them."""
+_DERIVED = ("context_tokens", "parallel", "threads", "threads_batch", "speculation")
 
 
 class EstimateRequest(Report, frozen=True, kw_only=True):
@@ -35,7 +45,8 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
 
     ``model`` is a name of the catalogue, with or without ``:QUANT``, or a reference to files (``hf:owner/repo:QUANT``,
     a path, an address). ``context_tokens`` is per sequence, as in a goal. ``machine`` is a shipped name or a file;
-    ``None`` is this one.
+    ``None`` is this one. ``mtp`` drafts with the model's own block for several tokens, ``draft`` names the small model
+    that drafts instead. The other names are those of :class:`Settings`.
     """
 
     model: str
@@ -51,6 +62,23 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
     repack: bool | None = None
     gpu_layers: int | None = None
     cpu_moe_layers: int | None = None
+    kv_unified: bool | None = None
+    swa_full: bool | None = None
+    outputs_max: int | None = None
+    lazy_mode: LazyMode | None = None
+    split_mode: SplitMode | None = None
+    main_gpu: int | None = None
+    tensor_split: tuple[float, ...] | None = None
+    tensor_overrides: tuple[TensorOverride, ...] | None = None
+    host_buffer: bool | None = None
+    kv_offload: bool | None = None
+    op_offload: bool | None = None
+    mtp: bool = False
+    draft: str | None = None
+    draft_tokens: int | None = None
+    draft_cache_type_k: CacheType | None = None
+    draft_cache_type_v: CacheType | None = None
+    draft_gpu_layers: int | None = None
     threads: int | None = None
     machine: str | None = None
     engine_python: str | None = None
@@ -126,16 +154,22 @@ def requested_settings(request: EstimateRequest, found: Machine, context: int) -
     threads = request.threads or max(1, found.cpu.usable_threads)
     asked = {
         name: value
-        for name in (
-            "cache_type_k", "cache_type_v", "load_mode", "ubatch", "batch",
-            "flash_attention", "repack", "gpu_layers", "cpu_moe_layers",
-        )
-        if (value := getattr(request, name)) is not None
-    }  # fmt: skip
+        for name in Settings.__struct_fields__
+        if name not in _DERIVED and (value := getattr(request, name, None)) is not None
+    }
     return Settings(
         context_tokens=context * request.parallel,
         parallel=request.parallel,
         threads=threads,
         threads_batch=threads,
+        speculation=_speculation(request),
         **asked,
     )
+
+
+def _speculation(request: EstimateRequest) -> Speculation:
+    if request.mtp and request.draft is not None:
+        raise UsageError("a model drafts for itself or another drafts for it, not both")
+    if request.mtp:
+        return "draft-mtp"
+    return "none" if request.draft is None else "draft-simple"

@@ -94,7 +94,10 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
     invoke("estimate", "qwen3-8b")
     words = (
         "estimate qwen3-8b:q4_k_m --context 8192 --parallel 2 --kv-type q8_0 --load-mode mmap --ubatch 256 --batch 1k "
-        "--flash-attention on --no-repack --gpu-layers -1 --cpu-moe-layers 3 --threads 2 --machine m --engine-python p"
+        "--flash-attention on --no-repack --gpu-layers -1 --cpu-moe-layers 3 --threads 2 --machine m --engine-python p "
+        "--kv-type-v q4_0 --kv-unified --swa-full --outputs-max 4 --lazy-mode off --split-mode none --main-gpu 1 "
+        "--tensor-split 3,1 --override-tensor a=CPU,b=CUDA0 --override-tensor c=CPU --no-host-buffer --no-kv-offload "
+        "--no-op-offload --mtp --draft-tokens 2 --draft-kv-type q8_0 --draft-gpu-layers 0"
     )
     invoke(*words.split())
     bare, full = (positional[0] for positional, _ in workflow.calls)
@@ -104,7 +107,7 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
         context_tokens=8192,
         parallel=2,
         cache_type_k="q8_0",
-        cache_type_v="q8_0",
+        cache_type_v="q4_0",
         load_mode="mmap",
         ubatch=256,
         batch=1024,
@@ -112,6 +115,22 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
         repack=False,
         gpu_layers=-1,
         cpu_moe_layers=3,
+        kv_unified=True,
+        swa_full=True,
+        outputs_max=4,
+        lazy_mode="off",
+        split_mode="none",
+        main_gpu=1,
+        tensor_split=(3.0, 1.0),
+        tensor_overrides=(("a", "CPU"), ("b", "CUDA0"), ("c", "CPU")),
+        host_buffer=False,
+        kv_offload=False,
+        op_offload=False,
+        mtp=True,
+        draft_tokens=2,
+        draft_cache_type_k="q8_0",
+        draft_cache_type_v="q8_0",
+        draft_gpu_layers=0,
         threads=2,
         machine="m",
         engine_python="p",
@@ -252,10 +271,12 @@ def test_the_words_of_the_options_are_the_literals_of_the_types():
     from planner.cli import schema, values
     from planner.render.schema import DOCUMENTS
     from planner.types.plan import Use
-    from planner.types.settings import CacheType, FlashAttention, LoadMode
+    from planner.types.settings import CacheType, FlashAttention, LazyMode, LoadMode, SplitMode
 
     assert get_args(CacheType) == values.CACHE_TYPES
     assert get_args(LoadMode) == values.LOAD_MODES
+    assert get_args(LazyMode) == values.LAZY_MODES
+    assert get_args(SplitMode) == values.SPLIT_MODES
     assert get_args(FlashAttention) == values.FLASH_ATTENTION
     assert get_args(Use) == values.USES
     assert set(schema.NAMES) == {*DOCUMENTS, "why-not"}

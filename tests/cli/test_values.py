@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.cli.values import MOST_TOKENS, size_bytes, tokens, tokens_per_s
+from planner.cli.values import MOST_TOKENS, overrides, shares, size_bytes, tokens, tokens_per_s
 
 
 @given(st.integers(1, MOST_TOKENS))
@@ -58,3 +58,24 @@ def test_a_size_without_a_sensible_unit_is_refused(text):
     """A bare 2 would be two of what."""
     with pytest.raises(click.BadParameter):
         size_bytes(text)
+
+
+def test_overrides_are_split_as_llama_server_splits_them():
+    """At commas, then at the first equals sign."""
+    assert overrides("exps=CPU") == (("exps", "CPU"),)
+    assert overrides(r"blk\.[0-3]\.=CUDA1,output=CPU") == ((r"blk\.[0-3]\.", "CUDA1"), ("output", "CPU"))
+
+
+@pytest.mark.parametrize("text", ["", "exps", "exps=", "=CPU", "a{1,2}=CPU", "a=CPU,"])
+def test_an_override_without_pattern_or_buffer_is_refused(text):
+    """A comma inside a pattern cuts it for llama-server, too."""
+    with pytest.raises(click.BadParameter, match="PATTERN=BUFFER"):
+        overrides(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0,0", "-1,2", "nan", "inf,1", "a,b", "1;2"])
+def test_impossible_shares_are_refused(text):
+    """A share is a finite number, and somebody gets something."""
+    with pytest.raises(click.BadParameter, match="shares"):
+        shares(text)
+    assert shares("3,0,1.5") == (3.0, 0.0, 1.5)

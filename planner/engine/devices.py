@@ -3,12 +3,17 @@
 The mistake it prevents: answering for somebody else's machine with this engine's own devices.
 """
 
+import hashlib
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from planner.types import Report
 from planner.types.machine import Backend, Gpu
 
-__all__ = ["PhantomDevice", "device_names", "phantom_devices"]
+__all__ = ["PhantomDevice", "device_names", "phantom_devices", "rules_mark"]
+
+_WORKER = Path(__file__).parent / "worker"
 
 _PREFIXES: dict[Backend, str] = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "sycl": "SYCL", "metal": "MTL"}
 """What llama.cpp calls the devices of a backend, numbered from 0."""
@@ -18,6 +23,8 @@ class PhantomDevice(Report, frozen=True, kw_only=True):
     """One device for the engine to plan with; ``free_bytes`` decides how layers are split where nobody says.
 
     ``integrated`` devices use the host's memory. ``compute_capability`` (CUDA) decides which attention kernel runs.
+    Without ``fusion`` the backend joins no operations (``GGML_CUDA_DISABLE_FUSION=1``, or a build before August 2026)
+    and keeps no memory for that.
     """
 
     backend: Backend
@@ -25,6 +32,7 @@ class PhantomDevice(Report, frozen=True, kw_only=True):
     total_bytes: int
     integrated: bool = False
     compute_capability: str | None = None
+    fusion: bool = True
 
 
 def phantom_devices(gpus: Sequence[Gpu]) -> tuple[PhantomDevice, ...]:
@@ -50,3 +58,12 @@ def device_names(gpus: Sequence[Gpu]) -> tuple[str, ...]:
         names.append(gpu.engine_device or f"{prefix}{counts.get(prefix, 0)}")
         counts[prefix] = counts.get(prefix, 0) + 1
     return tuple(names)
+
+
+@cache
+def rules_mark() -> str:
+    """What tells one set of the backends' rules from another: an answer kept under older rules is asked again."""
+    digest = hashlib.sha256()
+    for path in sorted(_WORKER.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -14,7 +14,7 @@ import msgspec
 
 from planner.engine.answers import ANSWERS_FORMAT, Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
 from planner.engine.child import EngineChild
-from planner.engine.devices import PhantomDevice
+from planner.engine.devices import PhantomDevice, rules_mark
 from planner.engine.phantom import write_phantom
 from planner.files import cache_dir, phantom_folder, try_atomic_write
 from planner.types.model import Layout, Quantization, TensorSpec
@@ -200,8 +200,8 @@ class Oracle:
         """What of the phantom devices an answer depends on; free memory only where it decides the split."""
         devices = self._devices or ()
         by_memory = len(devices) > 1 and not settings.tensor_split and settings.split_mode != "none"
-        return ",".join(
-            f"{each.backend}{'i' if each.integrated else ''}{each.compute_capability or ''}"
+        return f"{rules_mark()}:" + ",".join(
+            f"{each.backend}{'i' if each.integrated else ''}{each.compute_capability or ''}{'' if each.fusion else '-'}"
             + (f":{each.free_bytes >> 20}" if by_memory else "")
             for each in devices
         )

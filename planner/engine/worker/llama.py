@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional  # noqa: UP035 - as below
 
-from devices import device_list
+from devices import device_list, raise_failure
 from errors import Refused
 
 __all__ = ["Engine", "engine", "find_library"]
@@ -172,6 +172,7 @@ class Engine:
         self.take_lines()
         params = self.model_params(settings, no_alloc=no_alloc, devices=devices)
         model = self.api.llama_model_load_from_file(path.encode(), params)
+        raise_failure()
         if not model:
             raise Refused(f"the engine cannot load the model: {self.last_complaint()}")
         return model
@@ -182,6 +183,7 @@ class Engine:
             # The engine would not refuse this but abort.
             raise Refused("outputs_max must be at least one for each parallel sequence")
         context = self.api.llama_init_from_model(model, self.context_params(settings))
+        raise_failure()
         if not context:
             raise Refused(f"the engine refuses these settings: {self.last_complaint()}")
         return context

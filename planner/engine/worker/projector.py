@@ -17,10 +17,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from devices import _phantom_buffer, device_list
+from devices import device_list
 from errors import Refused
 from llama import Engine, engine, find_library
 from memory import _read_map
+from phantom_structs import phantom_buffer
 
 __all__ = ["ask"]
 
@@ -34,7 +35,7 @@ _WARM_UP = "_ZN17clip_model_loader6warmupER8clip_ctxRK20clip_image_f32_batch"
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _KINDS = ("vision", "audio", "speech")  # clip_init_result
 _ALLOCATE, _OPTIMIZE = 1, 16  # words of a buffer type and of a stream (ggml-backend-impl.h)
-_STAND_IN = [{"backend": "cuda", "free_bytes": 1 << 40, "total_bytes": 1 << 40}]
+_STAND_IN = [{"backend": "whole", "free_bytes": 1 << 40, "total_bytes": 1 << 40}]
 
 _Pointer = ctypes.c_void_p
 _Allocate = ctypes.CFUNCTYPE(_Pointer, _Pointer, ctypes.c_size_t)
@@ -337,7 +338,7 @@ def _fullest(tokens: int) -> tuple[int, int]:
 def _nothing_held(eng: Engine) -> Iterator[None]:
     """While this lasts, CPU buffers have an address and a size and no memory; only for graphs that never compute."""
     table = (_Pointer * (_ALLOCATE + 1)).from_address(eng.ggml_cpu_buffer_type())
-    original, functions = table[_ALLOCATE], _phantom_buffer()
+    original, functions = table[_ALLOCATE], phantom_buffer()
     hook = _Allocate(lambda kind, size: eng.ggml.ggml_backend_buffer_init(kind, functions, None, size))
     table[_ALLOCATE] = ctypes.cast(hook, _Pointer)
     try:

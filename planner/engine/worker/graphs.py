@@ -1,0 +1,104 @@
+"""Reads the part of a graph that a backend is given to arrange before memory is planned.
+
+A backend that joins several operations into one must keep their inputs until the last of them is done, so what it
+joins changes the size of the compute buffer. The mistake to prevent is planning for a graph that no backend runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from errors import Refused
+from tensors import Tensors  # noqa: TC002 - plain files import each other by bare name, at run time
+
+__all__ = ["Arrangement", "Graph", "Keep"]
+
+_COUNT, _NODES, _USES, _HASH_SIZE, _HASH_USED, _HASH_KEYS = 4, 16, 48, 56, 64, 72  # of ggml_cgraph
+_OUTPUT = 2  # GGML_TENSOR_FLAG_OUTPUT
+
+Keep = Callable[[int, int], None]
+"""``keep(tensor, until)``: the tensor's memory stays taken until that node is computed."""
+Arrangement = Callable[["Graph", Keep], None]
+"""What a backend does with the graph it is given, as far as memory depends on it."""
+
+
+class Graph:
+    """The nodes of one part of a graph, by address, in the order in which they are computed."""
+
+    def __init__(self, tensors: Tensors, can_fuse: Any, address: int) -> None:
+        self.tensors = tensors
+        self._can_fuse = can_fuse
+        self._address = address
+        count = ctypes.c_int.from_address(address + _COUNT).value
+        self._array = (ctypes.c_uint64 * count).from_address(_word(address + _NODES))
+        self.nodes: list[int] = list(self._array)
+        self.ops = [tensors.op(node) for node in self.nodes]
+
+    def reorder(self, nodes: Sequence[int]) -> None:
+        """Compute the same nodes in another order."""
+        self._array[:] = list(nodes)
+        self.nodes = list(nodes)
+        self.ops = [self.tensors.op(node) for node in nodes]
+
+    def starts(self, index: int, ops: Sequence[int]) -> bool:
+        """Whether the nodes from ``index`` on have just these operations."""
+        return self.ops[index : index + len(ops)] == list(ops)
+
+    def fits_in_one(self, first: int, ops: Sequence[int], outputs: Sequence[int]) -> bool:
+        """Whether nobody else uses what ``ops`` from node ``first`` on make, ``outputs`` apart: ggml's own answer."""
+        count = len(ops)
+        if first + count > len(self.nodes):
+            return False
+        ints = ctypes.c_int * count
+        places = ints(*range(first, first + count))
+        kept = (ctypes.c_int * len(outputs))(*outputs)
+        return bool(self._can_fuse(self._address, places, count, ints(*ops), kept, len(outputs)))
+
+    def used_once(self, index: int) -> bool:
+        """Whether one node alone uses a result that is no view and no output (``ggml_node_has_n_uses`` of 1)."""
+        node = self.nodes[index]
+        if self.tensors.view_source(node) or self.tensors.flags(node) & _OUTPUT:
+            return False
+        return self.uses(node) == 1
+
+    def uses(self, node: int) -> int:
+        """How many nodes of the whole graph take this one as an operand."""
+        size = _word(self._address + _HASH_SIZE)
+        keys, used = _word(self._address + _HASH_KEYS), _word(self._address + _HASH_USED)
+        place = (node >> 4) % size
+        for _ in range(size):
+            if not (ctypes.c_uint32.from_address(used + 4 * (place >> 5)).value >> (place & 31)) & 1:
+                return 0
+            if _word(keys + 8 * place) == node:
+                return int(ctypes.c_int32.from_address(_word(self._address + _USES) + 4 * place).value)
+            place = (place + 1) % size
+        return 0
+
+    def chained(self, first: int, ops: Sequence[int]) -> bool:
+        """Whether ``ops`` from node ``first`` on feed one another alone and keep the shape (``ggml_can_fuse``)."""
+        if not self.starts(first, ops):
+            return False
+        for index in range(first, first + len(ops) - 1):
+            node, following = self.nodes[index], self.nodes[index + 1]
+            if not self.used_once(index) or node not in self.tensors.sources(following)[:2]:
+                return False
+            if not self.tensors.same_shape(node, following):
+                return False
+        return True
+
+
+def _word(address: int) -> int:
+    return int(ctypes.c_uint64.from_address(address).value)
+
+
+def fusion_test(ggml: Any) -> Any:
+    """The function of ggml behind :meth:`Graph.fits_in_one`; :class:`Refused` where this build lacks it."""
+    function = getattr(ggml, "ggml_can_fuse_subgraph_ext", None)
+    if function is None:
+        raise Refused("this llama.cpp does not tell which operations fuse: update planner or the engine")
+    pointer = ctypes.c_void_p
+    function.restype = ctypes.c_bool
+    function.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, ctypes.c_int]
+    return function

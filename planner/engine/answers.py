@@ -5,6 +5,7 @@ Everything here is the engine's own answer or a sum over it; no rule of llama.cp
 
 import re
 from collections import Counter
+from typing import NamedTuple
 
 from planner.types import Report
 from planner.types.machine import EngineDevice
@@ -16,6 +17,7 @@ __all__ = [
     "LayerBytes",
     "ShapeAnswers",
     "SystemAnswer",
+    "TensorTable",
     "Weights",
     "weights_from_rows",
 ]
@@ -79,6 +81,17 @@ class Buffers(Report, frozen=True, kw_only=True):
 
 ANSWERS_FORMAT = 2
 """What :class:`ShapeAnswers` holds; answers that an older planner kept in another form are asked again."""
+
+
+class TensorTable(NamedTuple):
+    """Every tensor of a file: ``(name, bytes, buffer type, offset)`` in file order, and sums per buffer type.
+
+    A tensor without a buffer type is not loaded. ``buffers`` and ``mapped`` are those of :class:`Weights`.
+    """
+
+    rows: tuple[tuple[str, int, str, int], ...]
+    buffers: dict[str, int]
+    mapped: dict[str, int]
 
 
 class ShapeAnswers(Report, frozen=True, kw_only=True):

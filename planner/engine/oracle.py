@@ -12,7 +12,15 @@ from typing import Self
 
 import msgspec
 
-from planner.engine.answers import ANSWERS_FORMAT, Buffers, ShapeAnswers, SystemAnswer, Weights, weights_from_rows
+from planner.engine.answers import (
+    ANSWERS_FORMAT,
+    Buffers,
+    ShapeAnswers,
+    SystemAnswer,
+    TensorTable,
+    Weights,
+    weights_from_rows,
+)
 from planner.engine.child import EngineChild
 from planner.engine.devices import PhantomDevice, rules_mark
 from planner.engine.phantom import write_phantom
@@ -125,14 +133,22 @@ class Oracle:
         known = self._shape(shape_key).weights.get(key)
         if known is not None:
             return known
-        with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
-            answer = self._ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
-        rows = msgspec.convert(answer["tensors"], list[tuple[str, int, str, int]])
-        weights = weights_from_rows(
-            rows, msgspec.convert(answer["buffers"], dict[str, int]), msgspec.convert(answer["mapped"], dict[str, int])
-        )
+        told = self.tensors(shape_key, layout, quantization, settings)
+        weights = weights_from_rows(list(told.rows), told.buffers, told.mapped)
         self._keep(shape_key, weights={key: weights})
         return weights
+
+    def tensors(
+        self, shape_key: str, layout: LayoutSource, quantization: Quantization, settings: Settings
+    ) -> TensorTable:
+        """Every tensor with its place, as the engine puts them under ``settings``; too long to be kept."""
+        with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
+            answer = self._ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
+        return TensorTable(
+            rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
+            buffers=msgspec.convert(answer["buffers"], dict[str, int]),
+            mapped=msgspec.convert(answer["mapped"], dict[str, int]),
+        )
 
     def buffers(
         self, shape_key: str, layout: LayoutSource, settings: Sequence[Settings], quantization: Quantization

@@ -26,12 +26,14 @@ __all__ = ["command"]
 @placement_options
 @draft_options
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Threads that compute.")
+@click.option("--explain", is_flag=True, help="Show where each MiB comes from, part by part.")
 @machine_option
 @engine_option
 @json_option
 def command(
     *,
     model: str,
+    explain: bool,
     as_json: bool,
     **settings: object,
 ) -> int:
@@ -43,7 +45,17 @@ def command(
     from planner import workflow
     from planner.cli import output
 
-    candidate = workflow.estimate(estimate_request(model, settings))
+    request = estimate_request(model, settings)
+    if explain:
+        explanation = workflow.explain(request)
+        if as_json:
+            output.print_json(explanation)
+        else:
+            from planner.render.explain import explanation_text
+
+            output.print_text(explanation_text(explanation, output.style()))
+        return 0
+    candidate = workflow.estimate(request)
     if as_json:
         output.print_json(candidate)
     else:

@@ -7,7 +7,8 @@ from planner.cli.options import json_option
 __all__ = ["NAMES", "command"]
 
 NAMES = (
-    "plan", "machine", "estimate", "models", "model", "local-models", "inspection", "measurement", "why-not", "error",
+    "plan", "machine", "estimate", "explanation", "models", "model", "local-models", "inspection", "measurement",
+    "why-not", "error",
 )  # fmt: skip
 """The documents in the order of the help text; a test holds them equal to what is rendered."""
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
+from planner.types.explanation import Explanation
 from planner.types.inspection import Inspection
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
@@ -14,6 +15,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "plan": Plan,
     "machine": Machine,
     "estimate": Candidate,
+    "explanation": Explanation,
     "models": ModelsDocument,
     "model": ModelDocument,
     "local-models": LocalDocument,

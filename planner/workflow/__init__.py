@@ -5,7 +5,7 @@ own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same 
 """
 
 from planner.workflow.inspecting import inspect
-from planner.workflow.inspection import capture, detect, estimate, models
+from planner.workflow.inspection import capture, detect, estimate, explain, models
 from planner.workflow.listing import Listing, ModelFilter, capabilities, select, show
 from planner.workflow.local import LocalCopy, LocalListing, local_models
 from planner.workflow.measuring import measure
@@ -25,6 +25,7 @@ __all__ = [
     "capture",
     "detect",
     "estimate",
+    "explain",
     "inspect",
     "local_models",
     "measure",

@@ -6,17 +6,21 @@ from planner import catalogue, machine
 from planner.choose.appraisal import Appraiser
 from planner.choose.verdict import judge
 from planner.engine.child import EngineChild
+from planner.engine.holdings import holdings
 from planner.engine.oracle import Oracle
 from planner.errors import EngineDiedError, EngineError, EngineMissingError
+from planner.estimate.explain import explain as taken_apart
 from planner.measure.store import MeasurementStore
 from planner.types.estimate import Refusal
+from planner.types.explanation import Explanation
 from planner.types.machine import Machine
+from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.requests import EstimateRequest, named_files, requested_settings, subject_in
 from planner.workflow.session import Session, described_engine, models_folder, open_session, the_machine
 
-__all__ = ["capture", "detect", "estimate", "models", "remembered"]
+__all__ = ["capture", "detect", "estimate", "explain", "models", "remembered"]
 
 
 def detect(
@@ -58,11 +62,28 @@ def estimate(request: EstimateRequest) -> Candidate:
     known = catalogue.load()
     files = named_files(known, request)
     with open_session(known, request.machine, request.engine_python) as session:
+        return _estimated(session, request, subject_in(session, request, files))
+
+
+def explain(request: EstimateRequest) -> Explanation:
+    """The same estimate taken apart: every part on every device, adding up to the byte; raises as :func:`estimate`."""
+    known = catalogue.load()
+    files = named_files(known, request)
+    with open_session(known, request.machine, request.engine_python) as session:
         model, quantization, context = subject_in(session, request, files)
-        settings = requested_settings(request, session.machine, context)
-        estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
-        estimator.learn(remembered(session).all() if session.local else ())
-        answer = estimator(model, quantization, settings)
+        candidate = _estimated(session, request, (model, quantization, context))
+        key, source = session.sources.shape_key(model, quantization), session.sources.layout_source(model, quantization)
+        held = holdings(session.oracle, key, source, quantization, candidate.settings)
+        (full,) = session.oracle.buffers(key, source, [candidate.settings], quantization)
+        return taken_apart(candidate, held, full)
+
+
+def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model, Quantization, int]) -> Candidate:
+    model, quantization, context = subject
+    settings = requested_settings(request, session.machine, context)
+    estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
+    estimator.learn(remembered(session).all() if session.local else ())
+    answer = estimator(model, quantization, settings)
     if isinstance(answer, Refusal):
         raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
     goal = Goal(context_tokens=context, parallel=request.parallel, min_tokens_per_s=0.0)

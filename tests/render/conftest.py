@@ -1,15 +1,19 @@
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from planner.render.documents import LocalDocument, local_document
+from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
+from planner.types.explanation import DeviceParts, Explanation, PartName, Section, TypeBytes
 from planner.types.inspection import Inspection
 from planner.types.measurement import Measurement
 from planner.types.model import KnownModel, License, Model
 from planner.types.plan import Candidate, Plan
 
+_MIB = 1 << 20
 _SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -95,3 +99,39 @@ def local(model: Model) -> LocalDocument:
         ),
     )
     return local_document(copies, unrecognised=1, notes=("/srv: Permission denied",))
+
+
+@pytest.fixture
+def explained(chosen: Candidate) -> Explanation:
+    """The choice of that plan taken apart, on an invented card."""
+    q4 = TypeBytes(type="q4_K", tensors=30, size_bytes=300 * _MIB + 77)
+    q6 = TypeBytes(type="q6_K", tensors=6, size_bytes=96 * _MIB)
+    every, host = tuple(range(8, 36)), tuple(range(8))
+    card = [
+        _part("attention", q4.size_bytes + q6.size_bytes, tensors=36, types=(q4, q6), layers=every, form="private"),
+        _part("head-copy", 333 * _MIB, tensors=1, types=(q6,), form="private"),
+        _part("padding", 3456, form="private"),
+        _part("attention-cache", 28 * 8192 * 4096, "cache", layers=every, cells=4096, streams=2, cell_bytes=4096),
+        _part("compute", 304 * _MIB + 4096, "compute", buffer="CUDA0"),
+        _part("driver", 712 * _MIB, "overhead"),
+    ]
+    cpu = [
+        _part("embedding", 333 * _MIB, tensors=1, types=(q6,), form="mapped"),
+        _part("routed-experts", 4 * q4.size_bytes, tensors=24, types=(q4,), layers=host, form="mapped"),
+        _part("routed-experts", 2 * q4.size_bytes, tensors=12, types=(q4,), layers=host[::2], form="repacked"),
+        _part("recurrent-cache", 5 * _MIB, "cache", layers=(0, 1, 3, 4, 7), cells=1, streams=1, cell_bytes=_MIB),
+        _part("pinned-compute", 10 * _MIB + 96, "compute", buffer="CUDA_Host"),
+        _part("output", 607_744, "overhead"),
+        _part("process", 40 * _MIB, "overhead"),
+        _part("unaccounted", 17, "overhead"),
+    ]
+    devices = tuple(
+        DeviceParts(device=name, total_bytes=sum(each.size_bytes for each in parts), parts=tuple(parts))
+        for name, parts in (("CUDA0", card), ("CPU", cpu))
+    )
+    left = _part("mtp", 500 * _MIB, tensors=20, types=(q4, q6), layers=(36,))
+    return Explanation(estimate=chosen, devices=devices, not_loaded=(left,))
+
+
+def _part(name: PartName, size: int, section: Section = "weights", **more: Any) -> explanation.Part:
+    return explanation.Part(name=name, section=section, size_bytes=size, **more)

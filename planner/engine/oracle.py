@@ -23,6 +23,7 @@ from planner.engine.answers import (
 )
 from planner.engine.child import EngineChild
 from planner.engine.devices import PhantomDevice, rules_mark
+from planner.engine.drafting import second_context
 from planner.engine.phantom import write_phantom
 from planner.files import cache_dir, phantom_folder, try_atomic_write
 from planner.types.model import Layout, Quantization, TensorSpec
@@ -41,11 +42,11 @@ _WEIGHTS = (
 _CONTEXT = (
     "context_tokens", "parallel", "kv_unified", "swa_full", "cache_type_k", "cache_type_v", "flash_attention",
     "batch", "ubatch", "outputs_max", "kv_offload", "op_offload", "threads", "threads_batch",
-    "draft_tokens", "draft_cache_type_k", "draft_cache_type_v", "draft_gpu_layers",
+    "draft_tokens",
 )  # fmt: skip
 _PLACEMENT = frozenset(
     ("host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "cpu_moe_layers", "kv_offload",
-     "op_offload", "draft_gpu_layers")
+     "op_offload")
 )  # fmt: skip
 _DEFAULTS = Settings(context_tokens=0)
 _NO_ANSWERS = ShapeAnswers(format=ANSWERS_FORMAT)
@@ -69,6 +70,7 @@ class Oracle:
         self._shapes: dict[str, ShapeAnswers] = {}
         self._changed: set[str] = set()
         self._system: SystemAnswer | None = None
+        self._sent: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -142,8 +144,8 @@ class Oracle:
         self, shape_key: str, layout: LayoutSource, quantization: Quantization, settings: Settings
     ) -> TensorTable:
         """Every tensor with its place, as the engine puts them under ``settings``; too long to be kept."""
-        with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
-            answer = self._ask("weights", {"path": path, "settings": msgspec.to_builtins(settings)})
+        asked = {"settings": msgspec.to_builtins(settings)}
+        answer = self._ask_model("weights", shape_key, layout, quantization, asked)
         return TensorTable(
             rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
@@ -153,20 +155,38 @@ class Oracle:
     def buffers(
         self, shape_key: str, layout: LayoutSource, settings: Sequence[Settings], quantization: Quantization
     ) -> list[Buffers]:
-        """Cache and compute buffers for each of ``settings``, in order, on one load of the model.
+        """Cache, compute buffers and work space for each of ``settings``, in order.
 
-        On an engine without a GPU they do not depend on the quantization (held by a test), so all share one answer.
+        The settings must agree in what belongs to a loaded model: placement, repacking, who drafts.
         """
-        name = quantization.name if self.has_gpu else "any"
+        return self._contexts(shape_key, layout, settings, quantization, drafting=False)
+
+    def drafting_buffers(
+        self, shape_key: str, layout: LayoutSource, settings: Settings, quantization: Quantization
+    ) -> Buffers:
+        """The buffers of the second context, in which the model drafts for itself (``speculation="draft-mtp"``).
+
+        ``settings`` are those of the first context; the second's are derived as llama-server derives them.
+        """
+        second = second_context(settings)
+        return self._contexts(shape_key, layout, [second], quantization, drafting=True)[0]
+
+    def _contexts(
+        self,
+        shape_key: str,
+        layout: LayoutSource,
+        settings: Sequence[Settings],
+        quantization: Quantization,
+        *,
+        drafting: bool,
+    ) -> list[Buffers]:
+        name = f"{quantization.name}|drafting" if drafting else quantization.name
         keys = [self._key(name, each, (*_WEIGHTS, *_CONTEXT)) for each in settings]
         known = self._shape(shape_key).buffers
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
         if missing:
-            source = self.typed_layout(shape_key, layout, quantization) if self.has_gpu else layout()
-            with _phantom(source) as path:
-                answer = self._ask(
-                    "buffers", {"path": path, "settings": [msgspec.to_builtins(each) for each in missing.values()]}
-                )
+            asked = {"settings": [msgspec.to_builtins(each) for each in missing.values()], "drafting": drafting}
+            answer = self._ask_model("buffers", shape_key, layout, quantization, asked)
             found = msgspec.convert(answer["answers"], list[Buffers])
             self._keep(shape_key, buffers=dict(zip(missing, found, strict=True)))
             known = self._shape(shape_key).buffers
@@ -182,6 +202,25 @@ class Oracle:
         """The child's answer to a question about a phantom of ``layout``, asked afresh and not kept."""
         with _phantom(layout) as path:
             return self._ask(op, {"path": path, **args})
+
+    def _ask_model(
+        self,
+        op: str,
+        shape_key: str,
+        layout: LayoutSource,
+        quantization: Quantization,
+        args: dict[str, object],
+    ) -> dict[str, object]:
+        """Ask about a model by name; its phantom is written only where the child has not got it loaded."""
+        key = f"{shape_key} {quantization.name}"
+        if key in self._sent:
+            answer = self._ask(op, {"key": key, **args})
+            if not answer.get("unknown"):
+                return answer
+        with _phantom(self.typed_layout(shape_key, layout, quantization)) as path:
+            answer = self._ask(op, {"key": key, "path": path, **args})
+        self._sent.add(key)
+        return answer
 
     def _ask(self, op: str, args: dict[str, object]) -> dict[str, object]:
         devices = None if self._devices is None else msgspec.to_builtins(self._devices)

@@ -15,7 +15,13 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - as below
 from devices import device_list, raise_failure
 from errors import Refused
 
-__all__ = ["Engine", "engine", "find_library"]
+__all__ = ["MODEL_SETTINGS", "Engine", "engine", "find_library"]
+
+MODEL_SETTINGS = (
+    "repack", "lazy_mode", "host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "tensor_overrides",
+    "cpu_moe_layers", "speculation",
+)  # fmt: skip
+"""The settings that belong to a loaded model; all others belong to a context on it."""
 
 Devices = Optional[List[Dict[str, Any]]]  # noqa: UP006, UP045 - read at run time, by Python 3.9 too
 """Phantom devices of a question; ``None``: the devices that the engine has."""
@@ -26,6 +32,7 @@ _FLASH = {"auto": -1, "off": 0, "on": 1}
 _TELLING = re.compile(r"error|fail|invalid|missing|not |unknown|require", re.IGNORECASE)
 _SPLIT = {"none": 0, "layer": 1, "row": 2}
 _LAZY = {"off": 0, "auto": 1, "on": 2}
+_MTP_CONTEXT = 1  # LLAMA_CONTEXT_TYPE_MTP
 _EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # what --cpu-moe matches (common/common.h)
 # ggml_type numbers of the cache types (ggml.h); the public binding names only some of them.
 _CACHE_TYPES = {
@@ -142,8 +149,8 @@ class Engine:
         """The plain CPU buffer type."""
         return int(self.ggml.ggml_backend_cpu_buffer_type())
 
-    def context_params(self, settings: dict[str, Any]) -> Any:
-        """llama_context_params of ``settings``."""
+    def context_params(self, settings: dict[str, Any], *, drafting: bool = False) -> Any:
+        """llama_context_params of ``settings``; ``drafting``: of the context in which the model's own block drafts."""
         params = self.api.llama_context_default_params()
         params.n_ctx = int(settings["context_tokens"])
         params.n_batch = int(settings.get("batch", 2048))
@@ -151,7 +158,10 @@ class Engine:
         params.n_seq_max = int(settings.get("parallel", 1))
         params.n_outputs_max = int(settings.get("outputs_max", 0))
         # Drafting by the model's own block may take back as many tokens; a recurrent layer keeps its state for each.
-        params.n_rs_seq = int(settings.get("draft_tokens", 3)) if settings.get("speculation") == "draft-mtp" else 0
+        taken_back = settings.get("speculation") == "draft-mtp" and not drafting
+        params.n_rs_seq = int(settings.get("draft_tokens", 3)) if taken_back else 0
+        params.n_outputs_max_per_seq = 1 if drafting else 0
+        params.ctx_type = _MTP_CONTEXT if drafting else 0
         # A window layer keeps its window, as llama-server does; the library's own default keeps the whole context.
         params.swa_full = bool(settings.get("swa_full", False))
         params.kv_unified = bool(settings.get("kv_unified", False))
@@ -177,12 +187,12 @@ class Engine:
             raise Refused(f"the engine cannot load the model: {self.last_complaint()}")
         return model
 
-    def make_context(self, model: Any, settings: dict[str, Any]) -> Any:
+    def make_context(self, model: Any, settings: dict[str, Any], *, drafting: bool = False) -> Any:
         """Create a context; raises :class:`Refused` with the engine's own words."""
         if 0 < int(settings.get("outputs_max", 0)) < int(settings.get("parallel", 1)):
             # The engine would not refuse this but abort.
             raise Refused("outputs_max must be at least one for each parallel sequence")
-        context = self.api.llama_init_from_model(model, self.context_params(settings))
+        context = self.api.llama_init_from_model(model, self.context_params(settings, drafting=drafting))
         raise_failure()
         if not context:
             raise Refused(f"the engine refuses these settings: {self.last_complaint()}")

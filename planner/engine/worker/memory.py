@@ -1,213 +1,179 @@
 """Asks the engine what it would allocate: weights, cache and compute per buffer type, to the byte.
 
-A model loaded with ``no_alloc`` and a context on it hold nothing, yet the engine has planned every buffer. Its own
-``llama_get_memory_breakdown`` gives the sizes as integers where the log rounds to 0.01 MiB. That function returns a
-C++ ``std::map``; :func:`_read_map` walks its tree, for libstdc++ and libc++, and every answer is checked against the
-engine's log so that a changed ABI is noticed instead of believed.
+A model loaded with ``no_alloc`` and a context on it hold nothing, yet the engine has planned every buffer and tells it
+(see ``breakdown.py``). What it does not tell is asked of the same graphs (``reserve.py``): the buffers with another
+number of outputs, and the work space of the CPU's kernels.
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from breakdown import BREAKDOWN as _BREAKDOWN
+from breakdown import MODEL_BREAKDOWN, breakdown
+from breakdown import read_map as _read_map
+from drafting import drafting, drafts_itself, keep_hidden_states
 from errors import Refused
-from llama import Engine, engine, find_library
+from llama import Engine, engine
+from loaded import loaded
+from reserve import Planned, Reserve
 from untouched import untouched_state
 
-__all__ = ["ask", "weights"]
+__all__ = ["_BREAKDOWN", "_read_map", "ask", "weights"]
 
 Emit = Callable[[dict[str, Any]], None]
 
-_BREAKDOWN = "_Z26llama_get_memory_breakdownPK13llama_context"
-_MODEL_BREAKDOWN = "_ZNK11llama_model16memory_breakdownEv"
-_GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"
-_GRAPH_RESERVE = "_Z19llama_graph_reserveP13llama_contextjjj"
-# Planning kernel work space needs a graph whose compute buffer is really reserved (address space, never touched).
-# Above this size a smaller batch is asked and scaled: the work space is linear in the tokens of a batch.
-_RESERVE_LIMIT_BYTES = 1 << 30
+# A GPU takes over products with weights in RAM from this many tokens on (offload_op of ggml's backends); a shorter
+# batch is the CPU's, with its kernels' work space.
+_OFFLOADED_TOKENS = 32
+# Of these the engine plans a micro-batch of one sequence as well (llama_context::sched_reserve).
+_ONE_SEQUENCE = ("kimi-linear", "minimax-01")
+_APART = ("outputs_max", "threads", "threads_batch")  # settings that share a context
 
-
-class _Map(ctypes.Structure):
-    """Room for a returned std::map; larger than 16 bytes, so that both ABIs return it through memory."""
-
-    _fields_ = [("word", ctypes.c_uint64 * 6)]
-
-
-class _Plan(ctypes.Structure):
-    """ggml_cplan: only ``work_size``, its first field, is read."""
-
-    _fields_ = [("work_size", ctypes.c_size_t), ("rest", ctypes.c_uint64 * 8)]
+_planners: list[Reserve] = []
 
 
 def ask(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
-    """Buffers of one model under several settings: ``{"path", "settings": [...]}`` → ``{"answers": [...]}``.
+    """Buffers of one model under several settings: ``{"path", "key", "settings": [...]}`` → ``{"answers": [...]}``.
 
-    All settings must share what belongs to the model (repack, GPU layers, split); contexts are made one after the
-    other on one load. An answer has ``buffers`` (name, host, model/context/compute bytes), ``output_bytes`` and
-    ``work_bytes`` (work space of the CPU kernels), or ``refused`` with the engine's reason.
+    All settings must share what belongs to the model (``MODEL_SETTINGS``). Those that differ in ``outputs_max`` alone
+    share a context. An answer has ``buffers`` (name, host, model/context/compute bytes), ``output_bytes`` and
+    ``work_bytes`` (work space of the CPU kernels), or ``refused`` with the engine's reason. With ``drafting`` the
+    context is the second one, in which the model's own block drafts. ``{"unknown": true}`` asks for the file.
     """
     eng = engine()
     settings = list(args["settings"])
-    model = eng.load_model(args["path"], settings[0], no_alloc=True, devices=args.get("devices"))
-    try:
-        with untouched_state(eng):
-            answers = [_answer(eng, model, each) for each in settings]
-    finally:
-        eng.api.llama_model_free(model)
-    return {"answers": answers}
+    with loaded(eng, args, settings[0]) as found, untouched_state(eng):
+        if found is None:
+            return {"unknown": True}
+        if args.get("drafting"):
+            return {"answers": [drafting(eng, found.model, each) for each in settings]}
+        answers: dict[int, dict[str, Any]] = {}
+        for places in _by_context(settings):
+            for told in _answers(eng, found.model, [settings[place] for place in places]):
+                answers[places.pop(0)] = told
+        return {"answers": [answers[place] for place in range(len(settings))]}
 
 
-def _answer(eng: Engine, model: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Where each tensor of a model goes: ``{"path", "key", "settings"}`` → buffer types, and bytes per buffer type.
+
+    ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
+    the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
+    ``parameters`` is the engine's own count of the numbers in the file. ``{"unknown": true}`` asks for the file.
+    """
+    eng = engine()
+    with loaded(eng, args, args["settings"]) as found:
+        if found is None:
+            return {"unknown": True}
+        spans: dict[str, list[int]] = {}
+        for _, size, where, offset in found.rows:
+            if where:
+                span = spans.setdefault(where, [offset, offset + size])
+                span[0], span[1] = min(span[0], offset), max(span[1], offset + size)
+        per_buffer = _read_map(eng.llama, MODEL_BREAKDOWN, found.model, 1)
+        return {
+            "buffers": {str(eng.ggml.ggml_backend_buft_name(buft).decode()): sizes[0] for buft, sizes in per_buffer},
+            "tensors": found.rows,
+            "mapped": {k: b - a for k, (a, b) in spans.items()},
+            "parameters": int(eng.api.llama_model_n_params(found.model)),
+        }
+
+
+def _by_context(settings: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """The places of those settings that one context can answer for."""
+    groups: dict[str, list[int]] = {}
+    for place, each in enumerate(settings):
+        shared = sorted((name, value) for name, value in each.items() if name not in _APART)
+        groups.setdefault(repr(shared), []).append(place)
+    return list(groups.values())
+
+
+def _answers(eng: Engine, model: Any, settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answers for settings that share a context; where this build plans no further graphs each gets its own."""
     eng.take_lines()
     try:
-        context = eng.make_context(model, settings)
+        if settings[0].get("speculation") == "draft-mtp":
+            drafts_itself(eng, model)
+        context = eng.make_context(model, settings[0])
     except Refused as refusal:
-        return {"refused": str(refusal)}
+        first = {"refused": str(refusal)}
+        return [first, *(_answers(eng, model, settings[1:]) if settings[1:] else [])]
     try:
         lines = eng.take_lines()
-        buffers = [
-            {
-                "name": _name(eng, buft),
-                "host": bool(eng.ggml.ggml_backend_buft_is_host(buft)),
-                "model_bytes": sizes[0],
-                "context_bytes": sizes[1],
-                "compute_bytes": sizes[2],
-            }
-            for buft, sizes in _read_map(eng.llama, _BREAKDOWN, context, 3)
-        ]
-        _cross_check(buffers, lines)
-        return {
-            "buffers": buffers,
-            "output_bytes": _output_bytes(eng, model, settings, lines),
-            "work_bytes": _work_bytes(eng, context, settings, buffers),
-            "log": [line.strip() for line in lines if " size = " in line],
-        }
+        rows = breakdown(eng, context, lines)
+        output = _output_bytes(eng, model, settings[0], lines)
+        if settings[0].get("speculation") == "draft-mtp":
+            output = keep_hidden_states(eng, context, settings[0])
+        log = [line.strip() for line in lines if " size = " in line]
+        answers: list[dict[str, Any]] = []
+        for place, each in enumerate(settings):
+            planned = _plan(eng, context, each, rows)
+            if planned is None and place:
+                return answers + _answers(eng, model, settings[place:])
+            own = rows if planned is None else _with_compute(rows, planned, at_least=not place)
+            work = None if planned is None else planned.work_bytes
+            answers.append({"buffers": own, "output_bytes": output, "work_bytes": work, "log": log})
+        return answers
     finally:
         eng.api.llama_free(context)
 
 
-def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
-    """Where each tensor of a model goes: ``{"path", "settings"}`` → buffer type names, and bytes per buffer type.
-
-    ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
-    the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
-    ``parameters`` is the engine's own count of the numbers in the file.
-    """
-    eng = engine()
-    model = eng.load_model(args["path"], args["settings"], no_alloc=True, devices=args.get("devices"))
-    try:
-        per_buffer = {_name(eng, buft): sizes[0] for buft, sizes in _read_map(eng.llama, _MODEL_BREAKDOWN, model, 1)}
-        get_tensor = getattr(eng.llama, _GET_TENSOR)
-        get_tensor.restype, get_tensor.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]
-        rows: list[list[Any]] = []
-        spans: dict[str, list[int]] = {}
-        for name, offset, size in _file_tensors(eng, args["path"]):
-            tensor = get_tensor(model, name)
-            # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buffer * buffer; … }: stable since 2023.
-            buffer = ctypes.c_void_p.from_address(tensor + 8).value if tensor else None
-            where = _name(eng, eng.ggml.ggml_backend_buffer_get_type(buffer)) if buffer else ""
-            rows.append([name.decode(), size, where, offset])
-            if where:
-                span = spans.setdefault(where, [offset, offset + size])
-                span[0], span[1] = min(span[0], offset), max(span[1], offset + size)
-        return {
-            "buffers": per_buffer,
-            "tensors": rows,
-            "mapped": {k: b - a for k, (a, b) in spans.items()},
-            "parameters": int(eng.api.llama_model_n_params(model)),
-        }
-    finally:
-        eng.api.llama_model_free(model)
+def _plan(eng: Engine, context: Any, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Planned | None:
+    """Compute and work space under ``settings``: the largest of the graphs that the engine plans for a context."""
+    if not _planners:
+        _planners.append(Reserve(eng))
+    outputs = int(settings.get("outputs_max", 0))
+    threads = max(int(settings.get("threads", 1)), int(settings.get("threads_batch", 1)))
+    graphs = [_planners[0].plan(context, threads, outputs=outputs)]
+    sequences = int(settings.get("parallel", 1))
+    if _shared(rows):
+        # Of weights in RAM a GPU computes long batches and the CPU short ones: two graphs, of different buffers.
+        graphs += [_planners[0].plan(context, threads, outputs=sequences, tokens=sequences)]
+        short = _planners[0].plan(context, threads, outputs=sequences, tokens=max(sequences, _OFFLOADED_TOKENS - 1))
+        graphs += [short._replace(compute={}) if short else None]
+    if sequences > 1 and _architecture(eng, context) in _ONE_SEQUENCE:
+        graphs.append(_planners[0].plan(context, threads, outputs=outputs, sequences=1))
+    found = [each for each in graphs if each is not None]
+    if not found:
+        return None
+    compute: dict[str, int] = {}
+    for each in found:
+        for name, size in each.compute.items():
+            compute[name] = max(size, compute.get(name, 0))
+    work = [each.work_bytes for each in found if each.work_bytes is not None]
+    return Planned(compute, max(work) if work else None)
 
 
-def _name(eng: Engine, buft: Any) -> str:
-    return str(eng.ggml.ggml_backend_buft_name(buft).decode())
+def _shared(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a GPU and the CPU share the layers: some of the weights, or of the cache, lie in RAM."""
+    on_device = any(not row["host"] and row["model_bytes"] for row in rows if row["name"] != "CPU_REPACK")
+    return on_device and any(row["host"] and (row["model_bytes"] or row["context_bytes"]) for row in rows)
 
 
-def _file_tensors(eng: Engine, path: str) -> list[tuple[bytes, int, int]]:
-    import header
-
-    with header.parsed(path) as gguf:
-        count = eng.ggml.gguf_get_n_tensors(gguf)
-        return [
-            (
-                eng.ggml.gguf_get_tensor_name(gguf, index),
-                eng.ggml.gguf_get_tensor_offset(gguf, index),
-                eng.ggml.gguf_get_tensor_size(gguf, index),
-            )
-            for index in range(count)
-        ]
+def _with_compute(rows: Sequence[dict[str, Any]], planned: Planned, *, at_least: bool) -> list[dict[str, Any]]:
+    """The rows with the compute bytes that were planned; ``at_least`` those that they have."""
+    left = dict(planned.compute)
+    changed = []
+    for row in rows:
+        size = left.pop(row["name"], 0) if row["compute_bytes"] else 0
+        changed.append({**row, "compute_bytes": max(size, row["compute_bytes"] if at_least else 0)})
+    return changed
 
 
-def _read_map(library: Any, symbol: str, owner: Any, values: int) -> list[tuple[int, list[int]]]:
-    """Call ``symbol(owner)`` and read the returned std::map of pointer → ``values`` size_t.
-
-    libstdc++: {pad, color, root, leftmost, rightmost, count}, node {color, parent, left, right, pair};
-    libc++: {begin, root, count}, node {left, right, parent, color, pair}. Both put the pair at byte 32.
-    """
-    try:
-        function = getattr(library, symbol)
-    except AttributeError:
-        raise Refused("this llama.cpp build does not tell its memory; use llama-cpp-python 0.3.36 or newer") from None
-    function.restype, function.argtypes = _Map, [ctypes.c_void_p]
-    returned = function(owner)
-    apple = sys.platform == "darwin"
-    root, expected = (returned.word[1], returned.word[2]) if apple else (returned.word[2], returned.word[5])
-    left, right = (0, 1) if apple else (2, 3)
-    found: list[tuple[int, list[int]]] = []
-    pending = [root] if root else []
-    while pending:
-        node = (ctypes.c_uint64 * (5 + values)).from_address(pending.pop())
-        found.append((node[4], list(node[5 : 5 + values])))
-        pending.extend(child for child in (node[left], node[right]) if child)
-        if len(found) > expected:
-            raise Refused("the engine's memory answer has an unknown layout; use llama-cpp-python 0.3.36 or newer")
-    return sorted(found)
+def _architecture(eng: Engine, context: Any) -> str:
+    text = ctypes.create_string_buffer(64)
+    eng.api.llama_model_meta_val_str(eng.api.llama_get_model(context), b"general.architecture", text, 64)
+    return text.value.decode()
 
 
-def _cross_check(buffers: list[dict[str, Any]], lines: list[str]) -> None:
-    """Compare with the log: compute sizes stand there rounded, so a misread map cannot pass unseen."""
-    for line in lines:
-        match = re.search(r"(\S+) compute buffer size = +([\d.]+) MiB", line)
-        if match is None:
-            continue
-        told = sum(b["compute_bytes"] for b in buffers if b["name"] == match[1]) / (1 << 20)
-        if abs(told - float(match[2])) > 0.011:
-            raise Refused(f"the engine contradicts itself: {match[1]} compute {told:.2f} MiB, its log says {match[2]}")
-
-
-def _output_bytes(eng: Engine, model: Any, settings: dict[str, Any], lines: list[str]) -> int:
+def _output_bytes(eng: Engine, model: Any, settings: dict[str, Any], lines: Sequence[str]) -> int:
     """The logits of one output per sequence, which the breakdown leaves out; the log has it rounded to 0.01 MiB."""
     found = [re.search(r"output buffer size = +([\d.]+) MiB", line) for line in lines]
     told = sum(float(match[1]) for match in found if match)
     vocabulary = eng.api.llama_vocab_n_tokens(eng.api.llama_model_get_vocab(model))
     exact = 4 * int(vocabulary) * int(settings.get("parallel", 1))
     return exact if abs(exact / (1 << 20) - told) <= 0.0051 else round(told * (1 << 20))
-
-
-def _work_bytes(eng: Engine, context: Any, settings: dict[str, Any], buffers: list[dict[str, Any]]) -> int | None:
-    """Work space that the CPU kernels take beside the compute buffer, as ``ggml_graph_plan`` says; None if untold."""
-    if any(not buffer["host"] and buffer["name"] != "CPU_REPACK" for buffer in buffers):
-        return None
-    try:
-        reserve = getattr(eng.llama, _GRAPH_RESERVE)
-        library = ctypes.CDLL(str(find_library(eng.folder, "ggml-cpu")))
-        plan = library.ggml_graph_plan
-    except (AttributeError, OSError, Refused):
-        return None
-    reserve.restype, reserve.argtypes = ctypes.c_void_p, [ctypes.c_void_p] + [ctypes.c_uint32] * 3
-    plan.restype, plan.argtypes = _Plan, [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-    sequences = int(settings.get("parallel", 1))
-    tokens = min(int(settings.get("ubatch", 512)), int(settings["context_tokens"]))
-    scale = 1
-    while sum(b["compute_bytes"] for b in buffers) // scale > _RESERVE_LIMIT_BYTES and tokens // (scale * 2) >= 16:
-        scale *= 2
-    graph = reserve(context, max(sequences, tokens // scale), sequences, sequences)
-    if not graph:
-        return None
-    threads = max(int(settings.get("threads", 1)), int(settings.get("threads_batch", 1)))
-    return int(plan(graph, threads, None).work_size) * scale

@@ -1,0 +1,126 @@
+"""Keeps the last models that were loaded without memory, so that many questions about one cost one load.
+
+A load takes as long as two or three answers and its file must be written anew for it, so questions name what they are
+about (``key``: the content of the file) and the file comes along only when it is asked for. The mistake to prevent is
+an answer about another model: a key without a model is said to be unknown, and a model counts only with the very
+settings and devices that it was loaded with.
+
+A loaded model has one flaw: its repacked tensors do not know their kernels, which then tell the work space of others.
+:func:`_tell_kernels` makes up for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import header
+from devices import device_list
+from llama import MODEL_SETTINGS, Engine
+
+__all__ = ["Loaded", "loaded"]
+
+_MOST = 4
+_GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"
+_BUFFER = 8  # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buffer * buffer; … }: stable since 2023
+
+
+class Loaded(NamedTuple):
+    """A model without memory, and its tensors in the order of the file: name, bytes, buffer type (or none), offset."""
+
+    model: Any
+    rows: list[tuple[str, int, str, int]]
+
+
+_kept: OrderedDict[str, Loaded] = OrderedDict()
+
+
+@contextlib.contextmanager
+def loaded(eng: Engine, args: dict[str, Any], settings: dict[str, Any]) -> Iterator[Loaded | None]:
+    """The model that a question is about: ``key`` names it, ``path`` is its file; ``None`` when that must be sent.
+
+    Without a ``key`` the file is loaded for this question alone. Raises :class:`Refused` in the engine's words.
+    """
+    path, key, devices = args.get("path"), args.get("key"), args.get("devices")
+    if key is None:
+        found = _load(eng, str(path), settings, devices)
+        try:
+            yield found
+        finally:
+            eng.api.llama_model_free(found.model)
+        return
+    name = json.dumps([key, [settings.get(each) for each in MODEL_SETTINGS], devices])
+    known = _kept.get(name)
+    if known is not None:
+        _kept.move_to_end(name)
+        if devices is not None:
+            device_list(eng, devices)  # another question may have lent these devices other properties
+    elif path is not None:
+        known = _kept[name] = _load(eng, str(path), settings, devices)
+        while len(_kept) > _MOST:
+            eng.api.llama_model_free(_kept.popitem(last=False)[1].model)
+    yield known
+
+
+def _load(eng: Engine, path: str, settings: dict[str, Any], devices: list[dict[str, Any]] | None) -> Loaded:
+    model = eng.load_model(path, settings, no_alloc=True, devices=devices)
+    get_tensor = getattr(eng.llama, _GET_TENSOR)
+    get_tensor.restype, get_tensor.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]
+    rows: list[tuple[str, int, str, int]] = []
+    by_type: dict[int, list[int]] = {}
+    for name, offset, size in _file_tensors(eng, path):
+        tensor = get_tensor(model, name)
+        buffer = ctypes.c_void_p.from_address(tensor + _BUFFER).value if tensor else None
+        kind = int(eng.ggml.ggml_backend_buffer_get_type(buffer)) if buffer else 0
+        by_type.setdefault(kind, []).append(int(tensor or 0))
+        rows.append((name.decode(), size, _name(eng, kind) if kind else "", offset))
+    for kind, tensors in by_type.items():
+        if kind and not eng.ggml.ggml_backend_buft_is_host(kind) and _of_the_cpu(eng, kind):
+            _tell_kernels(eng, kind, tensors)
+    return Loaded(model, rows)
+
+
+def _tell_kernels(eng: Engine, kind: int, tensors: list[int]) -> None:
+    """Let the buffer type choose the kernels of its tensors, as it does where they are really allocated."""
+    allocate, choose = (
+        eng.ggml.ggml_backend_buft_alloc_buffer,
+        getattr(eng.ggml, "ggml_backend_buffer_init_tensor", None),
+    )
+    if choose is None:
+        return
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+    choose.restype, choose.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p]
+    free = eng.ggml.ggml_backend_buffer_free
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+    buffer = allocate(kind, 64)
+    if buffer:
+        for tensor in tensors:
+            choose(buffer, tensor)
+        free(buffer)
+
+
+def _of_the_cpu(eng: Engine, kind: int) -> bool:
+    """Whether a buffer type belongs to the CPU's device; phantoms' own need no kernels."""
+    device = eng.ggml.ggml_backend_buft_get_device(kind)
+    return bool(device) and int(eng.ggml.ggml_backend_dev_type(device)) == 0
+
+
+def _file_tensors(eng: Engine, path: str) -> list[tuple[bytes, int, int]]:
+    with header.parsed(path) as gguf:
+        count = eng.ggml.gguf_get_n_tensors(gguf)
+        return [
+            (
+                eng.ggml.gguf_get_tensor_name(gguf, index),
+                eng.ggml.gguf_get_tensor_offset(gguf, index),
+                eng.ggml.gguf_get_tensor_size(gguf, index),
+            )
+            for index in range(count)
+        ]
+
+
+def _name(eng: Engine, kind: int) -> str:
+    return str(eng.ggml.ggml_backend_buft_name(kind).decode())

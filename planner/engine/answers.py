@@ -45,7 +45,8 @@ class Weights(Report, frozen=True, kw_only=True):
     that needs a second copy included. ``mapped`` is the span of the file that mmap holds per buffer type.
     ``head_bytes`` is what a token reads for the output projection (the token embedding when tied), ``input_bytes``
     the embedding table that is only gathered from (0 when tied: it is the head). ``head_buffer`` is the buffer type
-    that multiplies it. ``recurrent_layers`` keep a state instead of a cache (delta nets, state spaces).
+    that multiplies it. ``loading`` is the most that is in RAM while they are read, per load mode. ``recurrent_layers``
+    keep a state instead of a cache (delta nets, state spaces).
     """
 
     file_bytes: int
@@ -56,6 +57,7 @@ class Weights(Report, frozen=True, kw_only=True):
     head_bytes: int
     tied: bool
     head_buffer: str = ""
+    loading: dict[str, int] = {}
     recurrent_layers: int = 0
 
 
@@ -70,28 +72,36 @@ class Buffer(Report, frozen=True, kw_only=True):
 
 
 class Buffers(Report, frozen=True, kw_only=True):
-    """All buffers of one context, or the engine's reason for refusing it."""
+    """All buffers of one context, or the engine's reason for refusing it.
+
+    ``work_bytes`` is what the CPU's kernels work in, ``structures_bytes`` what the engine holds beside all buffers: tables
+    and two graphs of ``graph_bytes`` each. ``None``: this build does not tell.
+    """
 
     buffers: tuple[Buffer, ...] = ()
     output_bytes: int = 0
     work_bytes: int | None = None
+    structures_bytes: int | None = None
+    graph_bytes: int | None = None
+    vocabulary_tokens: int = 0
     log: tuple[str, ...] = ()
     refused: str | None = None
 
 
-ANSWERS_FORMAT = 2
+ANSWERS_FORMAT = 4
 """What :class:`ShapeAnswers` holds; answers that an older planner kept in another form are asked again."""
 
 
 class TensorTable(NamedTuple):
     """Every tensor of a file: ``(name, bytes, buffer type, offset)`` in file order, and sums per buffer type.
 
-    A tensor without a buffer type is not loaded. ``buffers`` and ``mapped`` are those of :class:`Weights`.
+    A tensor without a buffer type is not loaded. ``buffers``, ``mapped`` and ``loading`` are those of :class:`Weights`.
     """
 
     rows: tuple[tuple[str, int, str, int], ...]
     buffers: dict[str, int]
     mapped: dict[str, int]
+    loading: dict[str, int]
 
 
 class ShapeAnswers(Report, frozen=True, kw_only=True):
@@ -118,7 +128,10 @@ class SystemAnswer(Report, frozen=True, kw_only=True):
 
 
 def weights_from_rows(
-    rows: list[tuple[str, int, str, int]], buffers: dict[str, int], mapped: dict[str, int]
+    rows: list[tuple[str, int, str, int]],
+    buffers: dict[str, int],
+    mapped: dict[str, int],
+    loading: dict[str, int] | None = None,
 ) -> Weights:
     """Sum the engine's tensor rows ``(name, bytes, buffer, offset)`` into what the planner needs of them."""
     dense: dict[int, Counter[str]] = {}
@@ -150,6 +163,7 @@ def weights_from_rows(
         head_bytes=head[0],
         tied=tied,
         head_buffer=head_buffer,
+        loading=loading or {},
         recurrent_layers=len({match[1] for name, *_ in rows if ".ssm_" in name and (match := _LAYER.match(name))}),
     )
 

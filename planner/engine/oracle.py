@@ -22,9 +22,10 @@ from planner.engine.answers import (
     weights_from_rows,
 )
 from planner.engine.child import EngineChild
-from planner.engine.devices import PhantomDevice, rules_mark
+from planner.engine.devices import PhantomDevice
 from planner.engine.drafting import second_context
 from planner.engine.phantom import write_phantom
+from planner.engine.questions import question_key
 from planner.files import cache_dir, phantom_folder, try_atomic_write
 from planner.types.model import Layout, Quantization, TensorSpec
 from planner.types.settings import Settings
@@ -34,7 +35,7 @@ __all__ = ["LayoutSource", "Oracle"]
 LayoutSource = Callable[[], Layout]
 """Builds a model's full layout when it is really needed; a remembered answer never needs it."""
 
-# The settings that an answer depends on: weights on the first, buffers on both; those of the third only with a GPU.
+# The settings that an answer depends on: weights on the first, buffers on both.
 _WEIGHTS = (
     "repack", "lazy_mode", "host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "tensor_overrides",
     "cpu_moe_layers", "speculation",
@@ -44,13 +45,8 @@ _CONTEXT = (
     "batch", "ubatch", "outputs_max", "kv_offload", "op_offload", "threads", "threads_batch",
     "draft_tokens",
 )  # fmt: skip
-_PLACEMENT = frozenset(
-    ("host_buffer", "gpu_layers", "split_mode", "main_gpu", "tensor_split", "cpu_moe_layers", "kv_offload",
-     "op_offload")
-)  # fmt: skip
-_DEFAULTS = Settings(context_tokens=0)
 _NO_ANSWERS = ShapeAnswers(format=ANSWERS_FORMAT)
-_PROCESS_STEP_BYTES = 4 << 20
+_PROCESS_STEP_BYTES = 1 << 20
 
 
 class Oracle:
@@ -131,12 +127,12 @@ class Oracle:
 
     def weights(self, shape_key: str, layout: LayoutSource, quantization: Quantization, settings: Settings) -> Weights:
         """Where the weights of one quantization go under ``settings``; raises :class:`EngineError` when refused."""
-        key = self._key(quantization.name, settings, _WEIGHTS)
+        key = self._key(quantization, settings, _WEIGHTS)
         known = self._shape(shape_key).weights.get(key)
         if known is not None:
             return known
         told = self.tensors(shape_key, layout, quantization, settings)
-        weights = weights_from_rows(list(told.rows), told.buffers, told.mapped)
+        weights = weights_from_rows(list(told.rows), told.buffers, told.mapped, told.loading)
         self._keep(shape_key, weights={key: weights})
         return weights
 
@@ -150,6 +146,7 @@ class Oracle:
             rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
             mapped=msgspec.convert(answer["mapped"], dict[str, int]),
+            loading=msgspec.convert(answer["loading"], dict[str, int]),
         )
 
     def buffers(
@@ -180,8 +177,7 @@ class Oracle:
         *,
         drafting: bool,
     ) -> list[Buffers]:
-        name = f"{quantization.name}|drafting" if drafting else quantization.name
-        keys = [self._key(name, each, (*_WEIGHTS, *_CONTEXT)) for each in settings]
+        keys = [self._key(quantization, each, (*_WEIGHTS, *_CONTEXT), drafting=drafting) for each in settings]
         known = self._shape(shape_key).buffers
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
         if missing:
@@ -240,25 +236,16 @@ class Oracle:
         self._keep(shape_key, types={quantization.name: (names, types)})
         return names, types
 
-    def _key(self, name: str, settings: Settings, fields: tuple[str, ...]) -> str:
-        """What an answer depends on, in words: the fields that are not llama.cpp's default."""
-        told = [
-            f"{field}={value}"
-            for field in fields
-            if (value := getattr(settings, field)) != getattr(_DEFAULTS, field)
-            and (self.has_gpu or field not in _PLACEMENT)
-        ]
-        on = [self._devices_key(settings)] if self._devices else []
-        return "|".join([name, *told, *on])
-
-    def _devices_key(self, settings: Settings) -> str:
-        """What of the phantom devices an answer depends on; free memory only where it decides the split."""
-        devices = self._devices or ()
-        by_memory = len(devices) > 1 and not settings.tensor_split and settings.split_mode != "none"
-        return f"{rules_mark()}:" + ",".join(
-            f"{each.backend}{'i' if each.integrated else ''}{each.compute_capability or ''}{'' if each.fusion else '-'}"
-            + (f":{each.free_bytes >> 20}" if by_memory else "")
-            for each in devices
+    def _key(
+        self, quantization: Quantization, settings: Settings, fields: tuple[str, ...], *, drafting: bool = False
+    ) -> str:
+        return question_key(
+            quantization.name,
+            settings,
+            fields,
+            devices=self._devices,
+            own_gpus=self._devices is None and self.has_gpu,
+            drafting=drafting,
         )
 
     def _path(self, shape_key: str) -> Path:

@@ -24,7 +24,8 @@ class PhantomDevice(Report, frozen=True, kw_only=True):
 
     ``integrated`` devices use the host's memory. ``compute_capability`` (CUDA) decides which attention kernel runs.
     Without ``fusion`` the backend joins no operations (``GGML_CUDA_DISABLE_FUSION=1``, or a build before August 2026)
-    and keeps no memory for that.
+    and keeps no memory for that. Without ``attention_scratch`` the f16 copies of a quantized cache are not part of the
+    compute buffer: builds before June 2026 took them from a pool as they went, on top of it.
     """
 
     backend: Backend
@@ -33,6 +34,7 @@ class PhantomDevice(Report, frozen=True, kw_only=True):
     integrated: bool = False
     compute_capability: str | None = None
     fusion: bool = True
+    attention_scratch: bool = True
 
 
 def phantom_devices(gpus: Sequence[Gpu]) -> tuple[PhantomDevice, ...]:

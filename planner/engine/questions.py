@@ -92,6 +92,7 @@ class _DeviceKey(msgspec.Struct, frozen=True, omit_defaults=True):
     """What of a phantom device an answer depends on; free memory only where it decides the split."""
 
     backend: str
+    attention_scratch: bool = True
     compute_capability: str | None = None
     free_mib: int | None = None
     fusion: bool = True
@@ -103,6 +104,7 @@ class _DeviceKey(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.convert(
             {
                 "backend": self.backend,
+                "attention_scratch": self.attention_scratch,
                 "compute_capability": self.compute_capability,
                 "fusion": self.fusion,
                 "integrated": self.integrated,
@@ -128,6 +130,7 @@ def _devices(devices: Sequence[PhantomDevice], settings: Settings) -> tuple[_Dev
     return tuple(
         _DeviceKey(
             backend=each.backend,
+            attention_scratch=each.attention_scratch,
             compute_capability=each.compute_capability,
             free_mib=each.free_bytes >> 20 if by_memory else None,
             fusion=each.fusion,

@@ -36,7 +36,8 @@ def rules_of_source(tensors: Tensors, card: Card, *, prefix: str, spec: dict[str
     """The rules of a build of this source; ``hip`` is AMD's, which differs in what it sorts.
 
     ``spec`` says whether the card is ``integrated`` and, with ``fusion`` false, that operations are not joined
-    (``GGML_CUDA_DISABLE_FUSION=1``; builds before August 2026 keep no memory for it either).
+    (``GGML_CUDA_DISABLE_FUSION=1``; builds before August 2026 keep no memory for it either). With ``attention_scratch``
+    false attention takes its copies of a quantized cache from a pool, as builds before June 2026 did.
     """
     integrated, fusion = bool(spec.get("integrated")), bool(spec.get("fusion", True))
     batch = batch_size(tensors)
@@ -48,22 +49,21 @@ def rules_of_source(tensors: Tensors, card: Card, *, prefix: str, spec: dict[str
         caps=Caps(True, host_buffer=True, buffer_from_host_pointer=False, events=True, mmap=not integrated),
         supports=supported(tensors, attention.supports, hip=hip),
         offloads=lambda op: batch(op) >= _OFFLOAD_TOKENS,
-        alloc_size=_padded_bytes(tensors, attention),
+        alloc_size=_padded_bytes(tensors, attention if spec.get("attention_scratch", True) else None),
         arrange=Fusion(tensors).arrange if fusion else None,
         own_sources=True,
     )
 
 
-def _padded_bytes(tensors: Tensors, attention: Attention) -> Callable[[int], int]:
+def _padded_bytes(tensors: Tensors, attention: Attention | None) -> Callable[[int], int]:
     """Bytes of a tensor on the card: a quantized one's last row is filled up to 512 values, attention has scratch."""
     flash = tensors.ops["FLASH_ATTN_EXT"]
 
-    quantized = frozenset(kind for kind in tensors.types.values() if tensors.is_quantized(kind))
-
     def size(tensor: int) -> int:
         kind = tensors.type(tensor)
-        bytes_ = attention.bytes(tensor) if tensors.op(tensor) == flash else int(tensors.nbytes(tensor))
-        if kind in quantized:
+        scratch = attention is not None and tensors.op(tensor) == flash
+        bytes_ = attention.bytes(tensor) if attention and scratch else int(tensors.nbytes(tensor))
+        if tensors.is_quantized(kind):
             missing = -tensors.shape(tensor)[0] % _ROW_PADDING
             bytes_ += tensors.row_bytes(kind, missing)
         return bytes_

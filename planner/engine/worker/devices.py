@@ -46,7 +46,8 @@ class Rules(NamedTuple):
     ``alloc_size`` tells the bytes of a tensor (by address) where they are more than ``ggml_nbytes``, ``supports``
     whether the device computes an operation, ``offloads`` whether it wants one whose weights lie in host memory,
     ``arrange`` what it does to a graph before memory is planned. ``own_sources``: it computes nothing whose operands
-    lie on a neighbour. ``max_buffer_bytes`` and ``host_alignment`` stand where they are not unlimited and the CPU's.
+    lie on a neighbour. ``max_buffer_bytes`` is the largest allocation, and the
+    ``host_…`` ones stand where they are not the CPU's.
     """
 
     prefix: str
@@ -59,6 +60,7 @@ class Rules(NamedTuple):
     arrange: Arrangement | None = None
     max_buffer_bytes: int | None = None
     host_alignment: int | None = None
+    host_max_buffer_bytes: int | None = None
     own_sources: bool = False
 
 
@@ -160,8 +162,9 @@ class _Backend:
         for device in present:
             device.meet(frozenset(other.buffer_type for other in present if other is not device))
 
-    def host_buffer_type(self, name: str, alignment: int | None) -> int:
+    def host_buffer_type(self, name: str, rules: Rules) -> int:
         """The pinned host memory of this backend: the CPU's buffer type under another name."""
+        alignment, most = rules.host_alignment, rules.host_max_buffer_bytes
         if self.host is None:
             title = _functions.text(name)
             cpu = (_Pointer * 8).from_address(self.eng.ggml_cpu_buffer_type())
@@ -169,6 +172,8 @@ class _Backend:
             self.host[0] = _functions(_Pointer, [_Pointer], lambda _buft: title)
             if alignment is not None:
                 self.host[2] = _functions(_Size, [_Pointer], lambda _buft: alignment)
+            if most is not None:
+                self.host[3] = _functions(_Size, [_Pointer], lambda _buft: most)
             self.host[_TYPE_DEVICE] = self.devices[0].address  # the host buffers of all cards are the first one's
         return ctypes.addressof(self.host)
 
@@ -278,7 +283,7 @@ class _Device:
 
     def _host_buffer_type(self, _device: int) -> int | None:
         rules = self._rules()
-        return self.backend.host_buffer_type(rules.host, rules.host_alignment) if rules.host else None
+        return self.backend.host_buffer_type(rules.host, rules) if rules.host else None
 
     def _supports_here(self, op: int) -> bool:
         return self._rules().supports(op) and not self._elsewhere(op)

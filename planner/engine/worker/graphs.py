@@ -48,13 +48,19 @@ class Graph:
 
     def fits_in_one(self, first: int, ops: Sequence[int], outputs: Sequence[int]) -> bool:
         """Whether nobody else uses what ``ops`` from node ``first`` on make, ``outputs`` apart: ggml's own answer."""
-        count = len(ops)
-        if first + count > len(self.nodes):
-            return False
-        ints = ctypes.c_int * count
-        places = ints(*range(first, first + count))
+        places = list(range(first, first + len(ops)))
+        return (
+            places[-1] < len(self.nodes)
+            and self.ops[first : places[-1] + 1] == list(ops)
+            and self.fuses(places, outputs)
+        )
+
+    def fuses(self, places: Sequence[int], outputs: Sequence[int]) -> bool:
+        """The same for nodes that do not stand side by side."""
+        ints = ctypes.c_int * len(places)
         kept = (ctypes.c_int * len(outputs))(*outputs)
-        return bool(self._can_fuse(self._address, places, count, ints(*ops), kept, len(outputs)))
+        ops = ints(*(self.ops[place] for place in places))
+        return bool(self._can_fuse(self._address, ints(*places), len(places), ops, kept, len(outputs)))
 
     def used_once(self, index: int) -> bool:
         """Whether one node alone uses a result that is no view and no output (``ggml_node_has_n_uses`` of 1)."""

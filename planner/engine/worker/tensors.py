@@ -18,7 +18,13 @@ _BUFFER, _NE, _NB, OP_OFFSET, _PARAMS, _FLAGS, _SRC, _VIEW_SRC, _VIEW_OFFSET = 8
 _MOST_OPS = 256
 _LAST_OP, _LAST_UNARY, _LAST_GLU = "GLU", "TRUNC", "SWIGLU_CLAMP"
 _OUTPUT = 2  # GGML_TENSOR_FLAG_OUTPUT
-_TYPES = 43  # GGML_TYPE_COUNT; a newer build knows more, which no rule here speaks of
+# ggml_type, whose numbers stand in files and never change; a build asked for the name of one it lacks would abort.
+_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "q8_1": 9, "q2_K": 10, "q3_K": 11,
+    "q4_K": 12, "q5_K": 13, "q6_K": 14, "q8_K": 15, "iq2_xxs": 16, "iq2_xs": 17, "iq3_xxs": 18, "iq1_s": 19,
+    "iq4_nl": 20, "iq3_s": 21, "iq2_s": 22, "iq4_xs": 23, "i8": 24, "i16": 25, "i32": 26, "i64": 27, "f64": 28,
+    "iq1_m": 29, "bf16": 30, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40, "q1_0": 41, "q2_0": 42,
+}  # fmt: skip
 
 _MOST_SOURCES = 10  # GGML_MAX_SRC
 
@@ -57,7 +63,7 @@ class Tensors:
         self.ops = _names(ggml, "ggml_op_name", _LAST_OP)
         self.unary = _names(ggml, "ggml_unary_op_name", _LAST_UNARY)
         self.glu = _names(ggml, "ggml_glu_op_name", _LAST_GLU)
-        self.types = _type_numbers(ggml)
+        self.types = _TYPES
         self._layout: dict[int, tuple[int, int]] = {}
         self._ggml = ggml
         self._check()
@@ -141,8 +147,8 @@ class Tensors:
         return self.layout(kind)[1] > 1
 
     def kinds(self, *names: str) -> frozenset[int]:
-        """The numbers of types by name; a name that this build does not know is left out."""
-        return frozenset(self.types[name] for name in names if name in self.types)
+        """The numbers of types by name."""
+        return frozenset(self.types[name] for name in names)
 
     def _check(self) -> None:
         """Make a product of known shapes and look whether every member is where it is read."""
@@ -196,9 +202,3 @@ def _names(ggml: Any, function: str, last: str) -> dict[str, int]:
         if last in numbers:  # reading on would leave the table of names
             return numbers
     raise Refused(f"this llama.cpp has no {function} that ends as known here: update planner")
-
-
-def _type_numbers(ggml: Any) -> dict[str, int]:
-    """The number of each tensor type by its name (``f16``, ``q4_K``)."""
-    names = ((number, ggml.ggml_type_name(number)) for number in range(_TYPES))
-    return {name.decode("ascii", "replace"): number for number, name in names if name}

@@ -17,10 +17,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from breakdown import read_map
 from devices import device_list
 from errors import Refused
 from llama import Engine, engine, find_library
-from memory import _read_map
 from phantom_structs import phantom_buffer
 
 __all__ = ["ask"]
@@ -222,7 +222,7 @@ class _Clip:
 
     def _memory(self, context: int) -> dict[str, int]:
         """Bytes by device: the weights, and once a graph was planned its buffers too."""
-        found = _read_map(self.library, _MEMORY, context, 1)
+        found = read_map(self.library, _MEMORY, context, 1)
         return {self.eng.ggml.ggml_backend_dev_name(device).decode(): sizes[0] for device, sizes in found}
 
     def _compute(self, context: int, weights: dict[str, int]) -> dict[str, int]:

@@ -74,8 +74,8 @@ class Buffer(Report, frozen=True, kw_only=True):
 class Buffers(Report, frozen=True, kw_only=True):
     """All buffers of one context, or the engine's reason for refusing it.
 
-    ``work_bytes`` is what the CPU's kernels work in, ``structures_bytes`` what the engine holds beside all buffers: tables
-    and two graphs of ``graph_bytes`` each. ``None``: this build does not tell.
+    ``work_bytes`` is what the CPU's kernels work in, ``structures_bytes`` what the engine holds beside all buffers:
+    tables and two graphs of ``graph_bytes`` each. ``None``: this build does not tell.
     """
 
     buffers: tuple[Buffer, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from planner.engine.answers import Buffers, Weights
 from planner.engine.devices import device_names
-from planner.estimate.memory import ENGINE_STRUCTURES_BYTES, REPACKED
+from planner.estimate.memory import REPACKED, engine_structures_bytes
 from planner.estimate.rows import HOST, device_of, device_row
 from planner.types.machine import Backend, Gpu, Machine
 from planner.types.plan import DeviceMemory, MemoryOrigin
@@ -47,7 +47,7 @@ def memory_on_devices(
     gpus = dict(zip(device_names(machine.gpus), machine.gpus, strict=True))
     parts = _parts(settings, weights, full)
     host = parts.setdefault(HOST, {})
-    host["process"] = process_bytes + ENGINE_STRUCTURES_BYTES
+    host["process"] = process_bytes + engine_structures_bytes(full)
     rows = [
         device_row(
             device,

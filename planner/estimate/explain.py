@@ -11,7 +11,7 @@ from typing import get_args
 from planner.engine.answers import Buffers
 from planner.engine.holdings import HeldCache, HeldTensor, Holdings
 from planner.estimate.groups import layer_kinds, layer_of, part_of
-from planner.estimate.memory import ENGINE_STRUCTURES_BYTES, REPACKED
+from planner.estimate.memory import REPACKED, engine_structures_bytes
 from planner.estimate.rows import HOST, device_of
 from planner.types.explanation import DeviceParts, Explanation, Form, Part, PartName, Section, TypeBytes
 from planner.types.plan import Candidate, DeviceMemory
@@ -45,7 +45,7 @@ def explain(candidate: Candidate, held: Holdings, full: Buffers) -> Explanation:
                     *_closed("weights", row.weights_bytes, model.weights(row)),
                     *_closed("cache", row.cache_bytes, model.caches(row)),
                     *_closed("compute", row.compute_bytes, model.compute(row, full)),
-                    *_closed("overhead", row.overhead_bytes, _overhead(row, unified=model.unified)),
+                    *_closed("overhead", row.overhead_bytes, _overhead(row, full, unified=model.unified)),
                 ),
             )
             for row in candidate.memory
@@ -194,8 +194,8 @@ def _types(tensors: Iterable[HeldTensor]) -> tuple[TypeBytes, ...]:
     return tuple(TypeBytes(type=kind, tensors=counts[kind], size_bytes=sizes[kind]) for kind in ordered)
 
 
-def _overhead(row: DeviceMemory, *, unified: bool) -> Iterator[Part]:
-    structures = min(ENGINE_STRUCTURES_BYTES, row.process_bytes) if row.device == HOST else 0
+def _overhead(row: DeviceMemory, full: Buffers, *, unified: bool) -> Iterator[Part]:
+    structures = min(engine_structures_bytes(full), row.process_bytes) if row.device == HOST else 0
     process: PartName = "process-and-driver" if unified else "process" if row.device == HOST else "driver"
     sizes: Mapping[PartName, int] = {
         "output": row.output_bytes,

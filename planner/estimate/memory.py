@@ -1,7 +1,8 @@
 """Adds up what a deployment on the CPU holds; every term is the engine's own answer or says that it is not.
 
-The mistake it prevents: counting the weights once where the CPU backend keeps the mapped file *and* a repacked copy.
-Where GPUs take part, :mod:`planner.estimate.devices` adds up device by device.
+Two mistakes it prevents: counting the weights once where the CPU backend keeps the mapped file *and* a repacked copy,
+and forgetting that reading a model can take more than running it. Where GPUs take part,
+:mod:`planner.estimate.devices` adds up device by device.
 """
 
 from planner.engine.answers import Buffers, Weights
@@ -9,11 +10,16 @@ from planner.estimate.rows import HOST, device_row
 from planner.types.plan import DeviceMemory
 from planner.types.settings import Settings
 
-__all__ = ["ENGINE_STRUCTURES_BYTES", "REPACKED", "host_memory"]
+__all__ = ["REPACKED", "engine_structures_bytes", "host_memory"]
 
-# Resident bytes beside every buffer and the idle process: tensor metadata, graphs, scheduler, thread stacks, malloc's
-# slack. bench/memory.py records what stays unexplained in each configuration: 10 to 22 MiB with this at zero.
-ENGINE_STRUCTURES_BYTES = 19 << 20
+# Pages of the engine's code that loading and computing touch beyond those of an idle process, stacks of its threads,
+# malloc's slack: constant within 2 MiB over the configurations of bench/memory.py.
+_CODE_BYTES = 7 << 20
+# Where a build does not tell what it holds beside its buffers: what most models do.
+_STRUCTURES_BYTES = 12 << 20
+# A byte-pair tokenizer as the engine holds it, measured with llama.cpp's own models/ggml-vocab-*.gguf: Qwen 318 bytes
+# for each token, DeepSeek 291 and 307, Llama 3 (twice as many merges as tokens) 424, SentencePiece 152.
+_TOKENIZER_BYTES_PER_TOKEN = 340
 
 _MAPPED_MODES = ("mmap", "mmap+mlock")
 REPACKED = ("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_HBM")
@@ -27,13 +33,15 @@ def host_memory(
     *,
     process_bytes: int,
     available_bytes: int | None,
+    tokenizer: bool = True,
 ) -> DeviceMemory:
     """Memory of a deployment that runs on the CPU alone, exactly as this engine would allocate it.
 
     ``full`` are the buffers of ``settings``; ``lean`` those with one output per sequence, at the depth for which
     ``resident_bytes`` is wanted. The engine reserves compute memory for logits of a whole batch and masks of the whole
     context, but a chat only asks for the last token's logits and fills its context slowly, so part of the reservation
-    is never touched: ``total_bytes`` counts it (the promise), ``resident_bytes`` does not.
+    is never touched: ``total_bytes`` counts it (the promise), ``resident_bytes`` does not. Reading the weights can take
+    more than running them (``margin_bytes``); a phantom has no ``tokenizer``.
     """
     mapped, private, repacked = _host_weights(settings, weights)
     cache = sum(buffer.context_bytes for buffer in full.buffers)
@@ -42,6 +50,11 @@ def host_memory(
     untouched = max(0, compute - sum(buffer.compute_bytes for buffer in lean.buffers))
     # Without flash attention the kernels copy the whole K·Q of a batch: work space grows with the depth, too.
     untouched += max(0, work - (lean.work_bytes or 0))
+    # A prompt of several micro-batches leaves the graph of those without an output behind.
+    untouched += full.graph_bytes or 0
+    structures = engine_structures_bytes(full, tokenizer=tokenizer)
+    held = mapped + private + repacked + cache + compute + full.output_bytes + work + structures
+    reading = weights.loading.get(settings.load_mode, 0) + engine_structures_bytes(None, tokenizer=False)
     return device_row(
         HOST,
         mapped=mapped,
@@ -51,11 +64,23 @@ def host_memory(
         compute=compute,
         output=full.output_bytes,
         work=work,
-        process=process_bytes + ENGINE_STRUCTURES_BYTES,
-        untouched=untouched,
+        process=process_bytes + structures,
+        margin=max(0, reading - held),
+        untouched=min(untouched, max(0, held - reading)),
         available_bytes=available_bytes,
         origin="engine",
     )
+
+
+def engine_structures_bytes(full: Buffers | None, *, tokenizer: bool = True) -> int:
+    """What the engine holds beside its buffers and an idle process: tables, three graphs, tokenizer, its code.
+
+    Without a context (``None``) only what every process of it has.
+    """
+    if full is None:
+        return _CODE_BYTES
+    told = _STRUCTURES_BYTES if full.structures_bytes is None else full.structures_bytes + (full.graph_bytes or 0)
+    return _CODE_BYTES + told + (full.vocabulary_tokens * _TOKENIZER_BYTES_PER_TOKEN if tokenizer else 0)
 
 
 def _host_weights(settings: Settings, weights: Weights) -> tuple[int, int, int]:

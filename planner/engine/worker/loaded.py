@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import header
 from devices import device_list
 from llama import MODEL_SETTINGS, Engine
+from staging import Read, loading
 
 __all__ = ["Loaded", "loaded"]
 
@@ -30,10 +31,14 @@ _BUFFER = 8  # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buf
 
 
 class Loaded(NamedTuple):
-    """A model without memory, and its tensors in the order of the file: name, bytes, buffer type (or none), offset."""
+    """A model without memory, and its tensors in the order of the file: name, bytes, buffer type (or none), offset.
+
+    ``loading`` is the most that would be in RAM while they are read, per load mode.
+    """
 
     model: Any
     rows: list[tuple[str, int, str, int]]
+    loading: dict[str, int]
 
 
 _kept: OrderedDict[str, Loaded] = OrderedDict()
@@ -72,16 +77,20 @@ def _load(eng: Engine, path: str, settings: dict[str, Any], devices: list[dict[s
     get_tensor.restype, get_tensor.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]
     rows: list[tuple[str, int, str, int]] = []
     by_type: dict[int, list[int]] = {}
+    read: list[Read] = []
     for name, offset, size in _file_tensors(eng, path):
         tensor = get_tensor(model, name)
         buffer = ctypes.c_void_p.from_address(tensor + _BUFFER).value if tensor else None
         kind = int(eng.ggml.ggml_backend_buffer_get_type(buffer)) if buffer else 0
         by_type.setdefault(kind, []).append(int(tensor or 0))
         rows.append((name.decode(), size, _name(eng, kind) if kind else "", offset))
+        if kind and _of_the_cpu(eng, kind):
+            # Tensors are made one behind the other in memory: their addresses tell their order.
+            read.append(Read(int(tensor), size, bool(eng.ggml.ggml_backend_buft_is_host(kind))))
     for kind, tensors in by_type.items():
         if kind and not eng.ggml.ggml_backend_buft_is_host(kind) and _of_the_cpu(eng, kind):
             _tell_kernels(eng, kind, tensors)
-    return Loaded(model, rows)
+    return Loaded(model, rows, loading(read, sum(row[1] for row in rows)))
 
 
 def _tell_kernels(eng: Engine, kind: int, tensors: list[int]) -> None:

@@ -20,6 +20,7 @@ from errors import Refused
 from llama import Engine, engine
 from loaded import loaded
 from reserve import Planned, Reserve
+from structures import structures
 from untouched import untouched_state
 
 __all__ = ["_BREAKDOWN", "_read_map", "ask", "weights"]
@@ -63,7 +64,8 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
 
     ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
     the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
-    ``parameters`` is the engine's own count of the numbers in the file. ``{"unknown": true}`` asks for the file.
+    ``loading`` is the most that is in RAM while they are read, per load mode. ``parameters`` is the engine's own count
+    of the numbers in the file. ``{"unknown": true}`` asks for the file.
     """
     eng = engine()
     with loaded(eng, args, args["settings"]) as found:
@@ -79,6 +81,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
             "buffers": {str(eng.ggml.ggml_backend_buft_name(buft).decode()): sizes[0] for buft, sizes in per_buffer},
             "tensors": found.rows,
             "mapped": {k: b - a for k, (a, b) in spans.items()},
+            "loading": found.loading,
             "parameters": int(eng.api.llama_model_n_params(found.model)),
         }
 
@@ -109,6 +112,7 @@ def _answers(eng: Engine, model: Any, settings: Sequence[dict[str, Any]]) -> lis
         if settings[0].get("speculation") == "draft-mtp":
             output = keep_hidden_states(eng, context, settings[0])
         log = [line.strip() for line in lines if " size = " in line]
+        beside = structures(eng, model, context, lines)
         answers: list[dict[str, Any]] = []
         for place, each in enumerate(settings):
             planned = _plan(eng, context, each, rows)
@@ -116,7 +120,7 @@ def _answers(eng: Engine, model: Any, settings: Sequence[dict[str, Any]]) -> lis
                 return answers + _answers(eng, model, settings[place:])
             own = rows if planned is None else _with_compute(rows, planned, at_least=not place)
             work = None if planned is None else planned.work_bytes
-            answers.append({"buffers": own, "output_bytes": output, "work_bytes": work, "log": log})
+            answers.append({"buffers": own, "output_bytes": output, "work_bytes": work, "log": log, **beside})
         return answers
     finally:
         eng.api.llama_free(context)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["pss_bytes"]
+__all__ = ["resident_bytes"]
 
 
-def pss_bytes() -> int | None:
-    """Proportional resident memory of this process; None where /proc does not tell."""
+def resident_bytes() -> int | None:
+    """Resident memory of this process, libraries in full as if nobody shared them; None where /proc does not tell."""
     try:
         with Path("/proc/self/smaps_rollup").open(encoding="ascii") as file:
             for line in file:
-                if line.startswith("Pss:"):
+                if line.startswith("Rss:"):
                     return int(line.split()[1]) * 1024
     except OSError:
         return None

@@ -30,7 +30,7 @@ def describe(_args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> 
         "gpu_offload": bool(eng.api.llama_supports_gpu_offload()),
         "devices": _devices(eng),
         "python": sys.version.split()[0],
-        "process_bytes": resident.pss_bytes(),
+        "process_bytes": resident.resident_bytes(),
     }
 
 

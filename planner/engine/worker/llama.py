@@ -130,6 +130,10 @@ class Engine:
             if name not in known:
                 told = ", ".join(known)
                 raise Refused(f"unknown buffer type {name!r} in the override {pattern}={name}; known here: {told}")
+            if "," in pattern or "=" in pattern:
+                raise Refused(
+                    f"the override {pattern!r} has a comma or an equals sign, where llama-server would cut it"
+                )
             array[place].pattern, array[place].buft = pattern.encode(), known[name]
         array[len(wanted)].pattern = None
         self._kept_overrides = array
@@ -184,7 +188,10 @@ class Engine:
         model = self.api.llama_model_load_from_file(path.encode(), params)
         raise_failure()
         if not model:
-            raise Refused(f"the engine cannot load the model: {self.last_complaint()}")
+            complaint = self.last_complaint()
+            patterns = " or ".join(repr(pattern) for pattern, _ in settings.get("tensor_overrides") or ())
+            where = f" (the pattern {patterns} of the overrides)" if "regular expression" in complaint else ""
+            raise Refused(f"the engine cannot load the model: {complaint}{where}")
         return model
 
     def make_context(self, model: Any, settings: dict[str, Any], *, drafting: bool = False) -> Any:

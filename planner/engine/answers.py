@@ -45,8 +45,8 @@ class Weights(Report, frozen=True, kw_only=True):
     that needs a second copy included. ``mapped`` is the span of the file that mmap holds per buffer type.
     ``head_bytes`` is what a token reads for the output projection (the token embedding when tied), ``input_bytes``
     the embedding table that is only gathered from (0 when tied: it is the head). ``head_buffer`` is the buffer type
-    that multiplies it. ``loading`` is the most that is in RAM while they are read, per load mode. ``recurrent_layers``
-    keep a state instead of a cache (delta nets, state spaces).
+    that multiplies it. ``loading`` is, per load mode, the most that is in RAM while they are read, and what of it stays
+    free in the heap. ``recurrent_layers`` keep a state instead of a cache (delta nets, state spaces).
     """
 
     file_bytes: int
@@ -57,7 +57,7 @@ class Weights(Report, frozen=True, kw_only=True):
     head_bytes: int
     tied: bool
     head_buffer: str = ""
-    loading: dict[str, int] = {}
+    loading: dict[str, tuple[int, int]] = {}
     recurrent_layers: int = 0
 
 
@@ -101,7 +101,7 @@ class TensorTable(NamedTuple):
     rows: tuple[tuple[str, int, str, int], ...]
     buffers: dict[str, int]
     mapped: dict[str, int]
-    loading: dict[str, int]
+    loading: dict[str, tuple[int, int]]
 
 
 class ShapeAnswers(Report, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ def weights_from_rows(
     rows: list[tuple[str, int, str, int]],
     buffers: dict[str, int],
     mapped: dict[str, int],
-    loading: dict[str, int] | None = None,
+    loading: dict[str, tuple[int, int]] | None = None,
 ) -> Weights:
     """Sum the engine's tensor rows ``(name, bytes, buffer, offset)`` into what the planner needs of them."""
     dense: dict[int, Counter[str]] = {}

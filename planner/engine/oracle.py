@@ -24,9 +24,11 @@ from planner.engine.answers import (
 from planner.engine.child import EngineChild
 from planner.engine.devices import PhantomDevice
 from planner.engine.drafting import second_context
+from planner.engine.drift import DriftWatch, kept_answers
 from planner.engine.phantom import write_phantom
 from planner.engine.questions import question_key
 from planner.files import cache_dir, phantom_folder, try_atomic_write
+from planner.types.drift import Change
 from planner.types.model import Layout, Quantization, TensorSpec
 from planner.types.settings import Settings
 
@@ -67,6 +69,7 @@ class Oracle:
         self._changed: set[str] = set()
         self._system: SystemAnswer | None = None
         self._sent: set[str] = set()
+        self._watch: DriftWatch | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +99,11 @@ class Oracle:
         rounded = -(-told.process_bytes // _PROCESS_STEP_BYTES) * _PROCESS_STEP_BYTES
         try_atomic_write(path, msgspec.json.encode(rounded))
         return rounded
+
+    @property
+    def drift(self) -> tuple[Change, ...]:
+        """What this build answered in this run, for the first time, differently than the last other build had."""
+        return () if self._watch is None else tuple(self._watch.changes)
 
     @property
     def has_gpu(self) -> bool:
@@ -146,7 +154,7 @@ class Oracle:
             rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
             mapped=msgspec.convert(answer["mapped"], dict[str, int]),
-            loading=msgspec.convert(answer["loading"], dict[str, int]),
+            loading=msgspec.convert(answer["loading"], dict[str, tuple[int, int]]),
         )
 
     def buffers(
@@ -253,12 +261,8 @@ class Oracle:
 
     def _shape(self, shape_key: str) -> ShapeAnswers:
         if shape_key not in self._shapes:
-            try:
-                kept = msgspec.json.decode(self._path(shape_key).read_bytes(), type=ShapeAnswers)
-                self._shapes[shape_key] = kept if kept.format == ANSWERS_FORMAT else _NO_ANSWERS
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-                # Not asked yet, or a file that something else damaged: the engine is asked again.
-                self._shapes[shape_key] = _NO_ANSWERS
+            # Not asked yet, or a file that something else damaged: the engine is asked again.
+            self._shapes[shape_key] = kept_answers(self._path(shape_key)) or _NO_ANSWERS
         return self._shapes[shape_key]
 
     def _keep(
@@ -269,6 +273,9 @@ class Oracle:
         weights: Mapping[str, Weights] | None = None,
         buffers: Mapping[str, Buffers] | None = None,
     ) -> None:
+        if self._watch is None:
+            self._watch = DriftWatch(self._folder, self.system().build)
+        self._watch.see(shape_key, weights or {}, buffers or {})
         old = self._shape(shape_key)
         self._shapes[shape_key] = ShapeAnswers(
             format=ANSWERS_FORMAT,

@@ -5,6 +5,8 @@ and forgetting that reading a model can take more than running it. Where GPUs ta
 :mod:`planner.estimate.devices` adds up device by device.
 """
 
+from collections.abc import Iterable
+
 from planner.engine.answers import Buffers, Weights
 from planner.estimate.rows import HOST, device_row
 from planner.types.plan import DeviceMemory
@@ -47,14 +49,18 @@ def host_memory(
     cache = sum(buffer.context_bytes for buffer in full.buffers)
     compute = sum(buffer.compute_bytes for buffer in full.buffers)
     work = full.work_bytes or 0
-    untouched = max(0, compute - sum(buffer.compute_bytes for buffer in lean.buffers))
+    touched = min(compute, sum(buffer.compute_bytes for buffer in lean.buffers))
     # Without flash attention the kernels copy the whole K·Q of a batch: work space grows with the depth, too.
-    untouched += max(0, work - (lean.work_bytes or 0))
-    # A prompt of several micro-batches leaves the graph of those without an output behind.
-    untouched += full.graph_bytes or 0
+    worked = min(work, lean.work_bytes or 0)
     structures = engine_structures_bytes(full, tokenizer=tokenizer)
+    highest, kept = weights.loading.get(settings.load_mode, (0, 0))
+    kept -= _reused(kept, [full.output_bytes, *(each.context_bytes for each in full.buffers)])
+    kept -= _reused(kept, [compute, work])
     held = mapped + private + repacked + cache + compute + full.output_bytes + work + structures
-    reading = weights.loading.get(settings.load_mode, 0) + engine_structures_bytes(None, tokenizer=False)
+    reading = highest + engine_structures_bytes(None, tokenizer=False)
+    margin = max(kept, reading - held)
+    # A prompt of several micro-batches leaves the graph of those without an output behind.
+    untouched = compute - touched + work - worked + (full.graph_bytes or 0)
     return device_row(
         HOST,
         mapped=mapped,
@@ -65,8 +71,8 @@ def host_memory(
         output=full.output_bytes,
         work=work,
         process=process_bytes + structures,
-        margin=max(0, reading - held),
-        untouched=min(untouched, max(0, held - reading)),
+        margin=margin,
+        untouched=min(untouched, held + margin - reading),
         available_bytes=available_bytes,
         origin="engine",
     )
@@ -81,6 +87,14 @@ def engine_structures_bytes(full: Buffers | None, *, tokenizer: bool = True) -> 
         return _CODE_BYTES
     told = _STRUCTURES_BYTES if full.structures_bytes is None else full.structures_bytes + (full.graph_bytes or 0)
     return _CODE_BYTES + told + (full.vocabulary_tokens * _TOKENIZER_BYTES_PER_TOKEN if tokenizer else 0)
+
+
+def _reused(kept_bytes: int, sizes: Iterable[int]) -> int:
+    """What of the free heap the engine's later allocations take, each where it fits as a whole."""
+    left = kept_bytes
+    for size in sizes:
+        left -= size if size <= left else 0
+    return kept_bytes - left
 
 
 def _host_weights(settings: Settings, weights: Weights) -> tuple[int, int, int]:

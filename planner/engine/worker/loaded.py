@@ -33,12 +33,12 @@ _BUFFER = 8  # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buf
 class Loaded(NamedTuple):
     """A model without memory, and its tensors in the order of the file: name, bytes, buffer type (or none), offset.
 
-    ``loading`` is the most that would be in RAM while they are read, per load mode.
+    ``loading`` is the most that would be in RAM while they are read and what stays free in the heap, per load mode.
     """
 
     model: Any
     rows: list[tuple[str, int, str, int]]
-    loading: dict[str, int]
+    loading: dict[str, tuple[int, int]]
 
 
 _kept: OrderedDict[str, Loaded] = OrderedDict()
@@ -84,9 +84,10 @@ def _load(eng: Engine, path: str, settings: dict[str, Any], devices: list[dict[s
         kind = int(eng.ggml.ggml_backend_buffer_get_type(buffer)) if buffer else 0
         by_type.setdefault(kind, []).append(int(tensor or 0))
         rows.append((name.decode(), size, _name(eng, kind) if kind else "", offset))
-        if kind and _of_the_cpu(eng, kind):
+        host = bool(kind) and bool(eng.ggml.ggml_backend_buft_is_host(kind))
+        if host or (kind and _of_the_cpu(eng, kind)):
             # Tensors are made one behind the other in memory: their addresses tell their order.
-            read.append(Read(int(tensor), size, bool(eng.ggml.ggml_backend_buft_is_host(kind))))
+            read.append(Read(int(tensor), size, host))
     for kind, tensors in by_type.items():
         if kind and not eng.ggml.ggml_backend_buft_is_host(kind) and _of_the_cpu(eng, kind):
             _tell_kernels(eng, kind, tensors)

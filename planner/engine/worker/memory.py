@@ -64,8 +64,8 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
 
     ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
     the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
-    ``loading`` is the most that is in RAM while they are read, per load mode. ``parameters`` is the engine's own count
-    of the numbers in the file. ``{"unknown": true}`` asks for the file.
+    ``loading`` is, per load mode, the most that is in RAM while they are read, and what stays free in the heap.
+    ``parameters`` is the engine's own count of the numbers in the file. ``{"unknown": true}`` asks for the file.
     """
     eng = engine()
     with loaded(eng, args, args["settings"]) as found:

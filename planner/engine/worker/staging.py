@@ -5,14 +5,18 @@ tensor at a time, and direct I/O reads every tensor into an aligned buffer first
 then needs most while it is read: a plan that only counts what stays is killed before the first token.
 
 Order and copies as in ``src/llama-model.cpp`` (``load_tensors``), ``src/llama-model-loader.cpp``
-(``load_all_data``) and ``src/llama-mmap.cpp`` (``read_aligned_chunk``) of llama.cpp at commit 0c1e57098.
+(``load_all_data``) and ``src/llama-mmap.cpp`` (``read_aligned_chunk``) of llama.cpp at commit 0c1e57098. Copies of up
+to 32 MiB do not all go back to the system: glibc's malloc keeps them for what comes next (M_MMAP_THRESHOLD and
+M_TRIM_THRESHOLD of mallopt(3), both dynamic).
 """
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple  # noqa: UP035 - read at run time, by Python 3.9 too
+from typing import Dict, List, NamedTuple, Tuple  # noqa: UP035 - read at run time, by Python 3.9 too
 
 __all__ = ["Read", "loading"]
+
+_THRESHOLD, _LARGEST_THRESHOLD = 128 << 10, 32 << 20
 
 
 class Read(NamedTuple):
@@ -23,27 +27,64 @@ class Read(NamedTuple):
     host: bool
 
 
-def loading(tensors: List[Read], file_bytes: int) -> Dict[str, int]:  # noqa: UP006 - Python 3.9
-    """Highest bytes in RAM while loading, by load mode; ``file_bytes`` are those of all tensors in the file."""
+class _Heap:
+    """glibc's malloc for passing copies: which come from its heap, and what of that stays."""
+
+    def __init__(self) -> None:
+        self.kept_bytes = 0
+        self._threshold = _THRESHOLD
+
+    def passing(self, size_bytes: int, copies: int) -> int:
+        """Bytes that so many copies add while they are there, to what the heap kept before; they are freed again."""
+        free = before = self.kept_bytes
+        mapped = 0
+        for _ in range(copies):
+            if free >= size_bytes:
+                free -= size_bytes
+            elif size_bytes >= self._threshold:
+                mapped += size_bytes
+            else:
+                self.kept_bytes += size_bytes - free
+                free = 0
+        added = self.kept_bytes - before + mapped
+        if mapped and self._threshold < size_bytes <= _LARGEST_THRESHOLD:
+            self._threshold = size_bytes
+        if self.kept_bytes >= 2 * self._threshold:
+            self.kept_bytes = 0
+        return added
+
+
+def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int]]:  # noqa: UP006 - Python 3.9
+    """By load mode: the highest bytes in RAM while loading, and what stays free in the heap afterwards.
+
+    ``file_bytes`` are those of all tensors in the file.
+    """
     staged = sorted((each for each in tensors if not each.host), key=lambda each: (-each.size_bytes, each.order))
     plain = sorted((each for each in tensors if each.host), key=lambda each: each.order)
-    locked = sum(each.size_bytes for each in plain)
-    repacked = sum(each.size_bytes for each in staged)
-    mapped = file_bytes + repacked
+    mapped = file_bytes + sum(each.size_bytes for each in staged)
     return {
-        "none": max(_highest(staged, 0, 1), locked + repacked),
+        "none": _read(staged, plain, 0),
         # Locked memory is there from the start, so every copy comes on top of it.
-        "mlock": max(_highest(staged, locked, 1), locked + repacked),
-        "dio": max(_highest(staged, 0, 2), _highest(plain, repacked, 1)),
-        "mmap": mapped,
-        "mmap+mlock": mapped,
+        "mlock": _read(staged, plain, 0, locked=True),
+        "dio": _read(staged, plain, 1),
+        "mmap": (mapped, 0),
+        "mmap+mlock": (mapped, 0),
     }
 
 
-def _highest(tensors: List[Read], held_bytes: int, copies: int) -> int:  # noqa: UP006 - Python 3.9
-    """The most that is held while these are read one after the other, each with so many passing copies of it."""
-    highest = held_bytes
-    for each in tensors:
-        held_bytes += each.size_bytes
-        highest = max(highest, held_bytes + copies * each.size_bytes)
-    return highest
+def _read(
+    staged: List[Read],  # noqa: UP006 - Python 3.9
+    plain: List[Read],  # noqa: UP006 - Python 3.9
+    copies: int,
+    *,
+    locked: bool = False,
+) -> Tuple[int, int]:  # noqa: UP006 - Python 3.9
+    """Staged tensors first, each through one copy more than the plain ones' ``copies``."""
+    heap = _Heap()
+    held = highest = sum(each.size_bytes for each in plain) if locked else 0
+    for tensors, passing in ((staged, copies + 1), (plain, copies)):
+        for each in tensors:
+            held += 0 if locked and each.host else each.size_bytes
+            before = heap.kept_bytes
+            highest = max(highest, held + before + heap.passing(each.size_bytes, passing))
+    return highest, heap.kept_bytes

@@ -95,10 +95,14 @@ class CandidateEstimator:
         self._aside.clear()
 
     def _buffers(self, model: Model, quantization: Quantization, settings: Settings) -> tuple[Buffers, Buffers]:
-        lean = msgspec.structs.replace(settings, outputs_max=settings.parallel)
         key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
-        both = self._oracle.buffers(key, source, [settings, lean], quantization)
-        return both[0], both[1]
+        if self._oracle.has_gpu:
+            # What of a reservation stays untouched is told for the host alone.
+            (full,) = self._oracle.buffers(key, source, [settings], quantization)
+            return full, full
+        lean = msgspec.structs.replace(settings, outputs_max=settings.parallel)
+        full, lean_buffers = self._oracle.buffers(key, source, [settings, lean], quantization)
+        return full, lean_buffers
 
     def _memory(self, settings: Settings, weights: Weights, full: Buffers, lean: Buffers) -> tuple[DeviceMemory, ...]:
         if self._oracle.has_gpu:

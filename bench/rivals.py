@@ -52,11 +52,11 @@ from rivals_ask import (
     Llmfit,
     NoAnswerError,
     NodeLlamaCpp,
-    Planner,
     Subject,
     Whichllm,
 )
 from rivals_llamafit import LlamaFit
+from rivals_planner import Planner
 from rivals_table import broken, show, summarize
 
 from planner import catalogue
@@ -106,31 +106,39 @@ def configurations() -> list[Configuration]:
     return found
 
 
-def truth_of(subject: Subject, before: list[str]) -> dict[str, Any]:
-    """Bytes of a real load: resident and reserved, and the engine's buffers as weights, cache and compute."""
-    each = subject.configuration
-    settings = Settings(
+def settings_of(each: Configuration, threads: int) -> Settings:
+    """The planner's settings for a configuration."""
+    return Settings(
         context_tokens=each.context_tokens,
         load_mode=each.load_mode,  # type: ignore[arg-type]
         cache_type_k=each.cache_type,  # type: ignore[arg-type]
         cache_type_v=each.cache_type,  # type: ignore[arg-type]
-        threads=subject.threads,
-        threads_batch=subject.threads,
+        threads=threads,
+        threads_batch=threads,
     )
-    request = json.dumps({"path": str(subject.path), "settings": msgspec.to_builtins(settings)})
+
+
+def truth_of(subject: Subject, before: list[str]) -> dict[str, Any]:
+    """Bytes of a real load: resident and reserved, and the engine's buffers as weights, cache and compute."""
+    request = json.dumps({"path": str(subject.path), "settings": msgspec.to_builtins(subject.settings)})
     done = subprocess.run(
-        [*before, sys.executable, str(REFEREE)], input=request, capture_output=True, text=True, check=False
+        [*before, sys.executable, str(REFEREE)],
+        input=request,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
     )
     told = json.loads(done.stdout) if done.returncode == 0 else {"refused": done.stderr[-500:]}
     if "refused" in told:
-        raise SystemExit(f"{each.label}: the referee failed: {told['refused']}")
+        raise SystemExit(f"{subject.configuration.label}: the referee failed: {told['refused']}")
     return truth_from(told)
 
 
 def truth_from(told: Mapping[str, Any]) -> dict[str, Any]:
     """The referee's report in the parts that tools tell: bytes, output buffers counted as compute."""
     parts = dict.fromkeys(("weights", "cache", "compute"), 0.0)
-    kinds = {"model": "weights", "KV": "cache", "RS": "cache", "compute": "compute", "output": "compute"}
+    kinds = {"model": "weights", "context": "cache", "compute": "compute", "output": "compute"}
     for name, size_mib in told["buffers_mib"].items():
         parts[kinds[name.rsplit(" ", 1)[1]]] += size_mib * MIB
     return {
@@ -170,9 +178,9 @@ def ask_all(askers: list[Asker], subject: Subject) -> dict[str, dict[str, object
     return answers
 
 
-def find_askers(options: argparse.Namespace) -> tuple[list[Asker], dict[str, str]]:
-    """The tools that are here, the planner first, and those that are not, with the reason."""
-    asked: list[Asker] = [Planner()]
+def find_rivals(options: argparse.Namespace) -> tuple[list[Asker], dict[str, str]]:
+    """The rivals that are here, and those that are not, with the reason."""
+    asked: list[Asker] = []
     absent = dict(NOT_ASKED)
     for name, make in (
         ("llama_fit_params", FitPrint), ("llmfit", Llmfit), ("ggufit", Ggufit), ("llamafit", LlamaFit),
@@ -186,11 +194,12 @@ def find_askers(options: argparse.Namespace) -> tuple[list[Asker], dict[str, str
     return asked, absent
 
 
-def rows_of(options: argparse.Namespace, askers: list[Asker], folder: Path, oracle: Oracle) -> list[dict[str, Any]]:
+def rows_of(
+    options: argparse.Namespace, askers: list[Asker], folder: Path, catalogued: catalogue.Catalogue, oracle: Oracle
+) -> list[dict[str, Any]]:
     """One row for each configuration: the truth and every answer."""
     build = oracle.system().build
     known = kept_truths(options.truth, build)
-    catalogued = catalogue.load()
     threads = len(os.sched_getaffinity(0))
     rows = []
     for each in configurations():
@@ -203,7 +212,7 @@ def rows_of(options: argparse.Namespace, askers: list[Asker], folder: Path, orac
         path = folder / f"{each.model}-{each.quantization}.gguf"
         # Random routers: a router of zeros sends every token to the same experts, whose pages alone would be touched.
         write_phantom(path, layout, random_seed=1, random_only=("ffn_gate_inp.weight",))
-        subject = Subject(each, path, layout, model, threads)
+        subject = Subject(each, path, layout, model, settings_of(each, threads))
         truth = known.get(each.label)
         if truth is None:
             truth = truth_of(subject, shlex.split(options.before))
@@ -227,9 +236,11 @@ def main() -> int:
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    askers, absent = find_askers(options)
+    rivals, absent = find_rivals(options)
     with tempfile.TemporaryDirectory() as name, EngineChild() as child, Oracle(child) as oracle:
-        rows = rows_of(options, askers, Path(name), oracle)
+        catalogued = catalogue.load()
+        askers: list[Asker] = [Planner(catalogued, oracle), *rivals]
+        rows = rows_of(options, askers, Path(name), catalogued, oracle)
         build = oracle.system().build
     summary = summarize(rows, [asker.name for asker in askers])
     refuted = broken(rows, summary)

@@ -10,14 +10,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from planner.types.model import Layout, Model
+from planner.types.settings import Settings
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -48,7 +47,7 @@ class Subject(NamedTuple):
     path: Path
     layout: Layout
     model: Model
-    threads: int
+    settings: Settings
 
 
 class Answer(NamedTuple):
@@ -97,49 +96,6 @@ def complaint(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and "GLIBC" not in line]
     errors = [line for line in lines if re.search(r"\b\w*Error\b", line)]
     return " ".join((errors or lines or [""])[0].split())[:160]
-
-
-class Planner:
-    """This project, by its command line."""
-
-    name = "planner"
-    claims = (
-        "total: all that the engine reserves, process included (the promise to fit); resident: what a chat touches (one"
-        " output a sequence); weights, cache and compute: the engine's buffers, repacked copies included"
-    )
-
-    def version(self) -> str:
-        """The package's version."""
-        return version("llama-planner")
-
-    def ask(self, subject: Subject) -> Answer:
-        """``planner estimate --json``."""
-        each = subject.configuration
-        command = [
-            sys.executable, "-m", "planner", "estimate", each.model, "--quant", each.quantization, "--context",
-            str(each.context_tokens), "--load-mode", each.load_mode, "--kv-type", each.cache_type, "--threads",
-            str(subject.threads), "--json",
-        ]  # fmt: skip
-        # Its cache folder is kept: an empty home would ask the engine from nothing each time.
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return planner_answer(json.loads(done.stdout))
-
-
-def planner_answer(document: dict[str, object]) -> Answer:
-    """The host's row of a plan document; raises NoAnswerError with the error's message."""
-    rows = document.get("memory")
-    if not isinstance(rows, list):
-        raise NoAnswerError(str(document.get("error", document))[:200])
-    row = next(row for row in rows if row["device"] == "CPU")
-    compute = row["compute_bytes"] + row["output_bytes"]
-    return Answer(
-        total=row["total_bytes"],
-        weights=row["weights_bytes"],
-        cache=row["cache_bytes"],
-        compute=compute,
-        context=row["cache_bytes"] + compute,
-        resident=row["resident_bytes"],
-    )
 
 
 class FitPrint:

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.catalogue import load
+from planner.estimate.rows import device_row
 
 ROOT = Path(__file__).parents[2]
 MIB, GIB = 1 << 20, 1 << 30
-MODULES = ("rivals_ask", "rivals_llamafit", "rivals_table", "rivals")
+MODULES = ("rivals_ask", "memory_draw", "memory", "rivals_planner", "rivals_llamafit", "rivals_table", "rivals")
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +126,12 @@ def test_an_entry_of_ours_holds_what_llamafits_own_catalogue_holds(bench):
     assert {name: ours[name] for name in shipped} == shipped
 
 
-def test_the_planners_row_of_the_host_is_read_and_its_errors_are_reasons(bench):
-    """Output buffers count as compute, as in the truth."""
-    ask = bench["rivals_ask"]
-    sizes = {"total": 10, "weights": 4, "cache": 3, "compute": 2, "output": 1, "resident": 9}
-    memory = [{"device": "CPU", **{f"{name}_bytes": size for name, size in sizes.items()}}]
-    assert ask.planner_answer({"memory": memory}) == ask.Answer(10, 4, 3, 3, 6, 9)
-    with pytest.raises(ask.NoAnswerError, match="no such model"):
-        ask.planner_answer({"error": {"code": "usage", "message": "no such model"}})
+def test_the_planners_output_buffer_is_compute(bench):
+    """As it is in the truth."""
+    row = device_row(
+        "CPU", private=4, cache=3, compute=2, output=1, process=5, untouched=1, available_bytes=None, origin="engine"
+    )
+    assert bench["rivals_planner"].planner_answer(row) == bench["rivals_ask"].Answer(15, 4, 3, 3, 6, 14)
 
 
 def test_the_truth_counts_every_buffer_line_of_the_engine(bench):
@@ -140,8 +139,7 @@ def test_the_truth_counts_every_buffer_line_of_the_engine(bench):
     buffers = {
         "CPU_Mapped model": 4,
         "CPU_REPACK model": 3,
-        "CPU KV": 2,
-        "CPU RS": 1,
+        "CPU context": 3,
         "CPU compute": 5,
         "CPU output": 1,
     }

@@ -93,6 +93,9 @@ def explanation_text(explanation: Explanation, style: Style = PLAIN) -> str:
         sizes = [part.size_bytes for part in told.not_loaded]
         for part, hundredths in zip(told.not_loaded, _shares(sizes), strict=True):
             lines += _line(_label(_LABELS[part.name], 2), hundredths, _detail(part, style))
+    for reason in candidate.reasons:
+        if reason.code == "engine-changed":
+            lines += ["", *textwrap.wrap(reason.text, _WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)]
     return finish(lines)
 
 

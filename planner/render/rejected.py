@@ -23,6 +23,7 @@ REASON_WORDS: dict[ReasonCode, str] = {
     "same-model-better-quantization": "the same model fits in a better quantization",
     "same-quality-better-settings": "the same quality with better settings",
     "engine-refused": "refused by the engine",
+    "engine-changed": "another engine build",
     "newer-generation": "a newer generation was preferred",
     "more-capable": "a more capable one was preferred",
     "less-loss": "one that loses less was preferred",

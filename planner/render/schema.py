@@ -3,6 +3,7 @@
 import msgspec
 
 from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
+from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
 from planner.types.inspection import Inspection
 from planner.types.machine import Machine
@@ -21,6 +22,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "local-models": LocalDocument,
     "inspection": Inspection,
     "measurement": Measurement,
+    "drift": DriftReport,
     "error": ErrorDocument,
 }
 """Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""

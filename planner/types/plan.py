@@ -44,6 +44,7 @@ ReasonCode = Literal[
     "same-model-better-quantization",
     "same-quality-better-settings",
     "engine-refused",
+    "engine-changed",
     "newer-generation",
     "more-capable",
     "less-loss",

@@ -4,6 +4,7 @@ The only room that knows all others except ``cli``. The mistake it prevents: a c
 own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
 """
 
+from planner.workflow.drifting import drift
 from planner.workflow.inspecting import inspect
 from planner.workflow.inspection import capture, detect, estimate, explain, models
 from planner.workflow.listing import Listing, ModelFilter, capabilities, select, show
@@ -24,6 +25,7 @@ __all__ = [
     "capabilities",
     "capture",
     "detect",
+    "drift",
     "estimate",
     "explain",
     "inspect",

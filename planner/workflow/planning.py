@@ -22,6 +22,7 @@ from planner.render.commands import commands
 from planner.types import Report
 from planner.types.artifact import Artifact, Repository
 from planner.types.plan import Candidate, Goal, Plan, Reason
+from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import models, remembered
 from planner.workflow.local import copies_here, copy_of, open_copies
@@ -89,7 +90,7 @@ def plan(
                 effort=measure,
                 progress=told,
             )
-        return _written(session, goal, timed, (*notes, *unmeasured, *timed.warnings))
+        return _written(session, goal, timed, (*notes, *unmeasured, *timed.warnings, *drift_warnings(session)))
 
 
 def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python: str | None = None) -> WhyNot:

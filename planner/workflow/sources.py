@@ -201,6 +201,10 @@ class Sources:
             )
         return self._keys[name]
 
+    def asked_about(self, shape_key: str) -> str | None:
+        """The first model of that shape that this run asked about."""
+        return next((model for (model, _), key in self._keys.items() if key == shape_key), None)
+
     def layout(self, model: Model, quantization: Quantization, layers: Sequence[int] | None = None) -> Layout:
         """Metadata and tensors of a model or of a slice of its layers; typed already where it comes from a file."""
         opened = self._files.get(model.id)

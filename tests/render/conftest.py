@@ -7,6 +7,7 @@ import pytest
 from planner.render.documents import LocalDocument, local_document
 from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
+from planner.types.drift import Change, DriftReport
 from planner.types.explanation import DeviceParts, Explanation, PartName, Section, TypeBytes
 from planner.types.inspection import Inspection
 from planner.types.measurement import Measurement
@@ -131,6 +132,27 @@ def explained(chosen: Candidate) -> Explanation:
     )
     left = _part("mtp", 500 * _MIB, tensors=20, types=(q4, q6), layers=(36,))
     return Explanation(estimate=chosen, devices=devices, not_loaded=(left,))
+
+
+@pytest.fixture
+def drifted() -> DriftReport:
+    """Two answers of one number that moved, and a question that is refused now."""
+    grown = Change(
+        shape_key="9166f1d2928f0e9f", model="qwen3-8b", question="{}", quantization="Q4_K_M", quantity="compute",
+        buffer="CUDA0", before_bytes=319_553_536, after_bytes=346_155_909,
+    )  # fmt: skip
+    less = msgspec.structs.replace(grown, question="{ }", after_bytes=330_000_000)
+    refused = msgspec.structs.replace(
+        grown, quantity="refusal", buffer="", before_bytes=None, after_bytes=None, text="no such cache type"
+    )
+    return DriftReport(
+        build="now",
+        build_before="then",
+        questions=12,
+        changes=(refused, grown, less),
+        skipped={"asked about a file, not about a model of the catalogue": 3},
+        removed_builds=("long ago",),
+    )
 
 
 def _part(name: PartName, size: int, section: Section = "weights", **more: Any) -> explanation.Part:

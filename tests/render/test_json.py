@@ -37,7 +37,7 @@ def test_every_schema_is_a_schema(name):
     jsonschema.Draft202012Validator.check_schema(schema_of(DOCUMENTS[name]))
 
 
-def test_documents_validate_against_their_schemas(plan, chosen, explained, model, known, inspection, local):
+def test_documents_validate_against_their_schemas(plan, chosen, explained, drifted, model, known, inspection, local):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
     documents = {
@@ -45,6 +45,7 @@ def test_documents_validate_against_their_schemas(plan, chosen, explained, model
         "machine": plan.machine,
         "estimate": chosen,
         "explanation": explained,
+        "drift": drifted,
         "models": models_document([model], [known], ["qwen3-vl-2b"]),
         "model": model_document(model),
         "inspection": inspection,

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from breakdown import read_map
 from llama import Engine  # noqa: TC002 - plain files import each other by bare name, at run time
-from memory import _read_map
 
 __all__ = ["caches"]
 
@@ -130,7 +130,7 @@ def _leaves(eng: Engine, whole: _Cache) -> Iterator[_Cache]:
 def _told(eng: Engine, cache: _Cache, lines: Sequence[str]) -> dict[str, Any]:
     symbol = _symbol(cache.of_class, "memory_breakdown")
     buffers: Counter[str] = Counter()
-    for buft, sizes in _read_map(eng.llama, symbol, cache.address, 1):
+    for buft, sizes in read_map(eng.llama, symbol, cache.address, 1):
         buffers[str(eng.ggml.ggml_backend_buft_name(buft).decode())] += sizes[0]
     told: dict[str, Any] = {"kind": cache.kind, "buffers": dict(buffers), "cells": None, "streams": None}
     told.update(layers=None, key_bytes=None, value_bytes=None)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import header
+from breakdown import BREAKDOWN, read_map
 from caches import caches
 from errors import Refused
 from llama import Engine, engine
-from memory import _BREAKDOWN, _read_map
 from untouched import untouched_state
 
 __all__ = ["ask"]
@@ -55,7 +55,7 @@ def _caches(eng: Engine, model: Any, settings: dict[str, Any]) -> list[dict[str,
     context = eng.make_context(model, settings)
     try:
         whole: dict[str, int] = {}
-        for buft, sizes in _read_map(eng.llama, _BREAKDOWN, context, 3):
+        for buft, sizes in read_map(eng.llama, BREAKDOWN, context, 3):
             name = str(eng.ggml.ggml_backend_buft_name(buft).decode())
             whole[name] = whole.get(name, 0) + sizes[1]
         return caches(eng, context, eng.take_lines(), whole)

@@ -46,7 +46,9 @@ class Weights(Report, frozen=True, kw_only=True):
     ``head_bytes`` is what a token reads for the output projection (the token embedding when tied), ``input_bytes``
     the embedding table that is only gathered from (0 when tied: it is the head). ``head_buffer`` is the buffer type
     that multiplies it. ``loading`` is, per load mode, the most that is in RAM while they are read, and what of it stays
-    free in the heap. ``recurrent_layers`` keep a state instead of a cache (delta nets, state spaces).
+    free in the heap. ``lazy_bytes`` are those of lookup tables that stay in the file and are read row by row; no other
+    field but ``file_bytes`` counts them. ``recurrent_layers`` keep a state instead of a cache (delta nets, state
+    spaces).
     """
 
     file_bytes: int
@@ -58,6 +60,7 @@ class Weights(Report, frozen=True, kw_only=True):
     tied: bool
     head_buffer: str = ""
     loading: dict[str, tuple[int, int]] = {}
+    lazy_bytes: int = 0
     recurrent_layers: int = 0
 
 
@@ -88,20 +91,21 @@ class Buffers(Report, frozen=True, kw_only=True):
     refused: str | None = None
 
 
-ANSWERS_FORMAT = 4
+ANSWERS_FORMAT = 5
 """What :class:`ShapeAnswers` holds; answers that an older planner kept in another form are asked again."""
 
 
 class TensorTable(NamedTuple):
     """Every tensor of a file: ``(name, bytes, buffer type, offset)`` in file order, and sums per buffer type.
 
-    A tensor without a buffer type is not loaded. ``buffers``, ``mapped`` and ``loading`` are those of :class:`Weights`.
+    A tensor without a buffer type is not loaded. The other fields are those of :class:`Weights`.
     """
 
     rows: tuple[tuple[str, int, str, int], ...]
     buffers: dict[str, int]
     mapped: dict[str, int]
     loading: dict[str, tuple[int, int]]
+    lazy_bytes: int = 0
 
 
 class ShapeAnswers(Report, frozen=True, kw_only=True):
@@ -132,6 +136,7 @@ def weights_from_rows(
     buffers: dict[str, int],
     mapped: dict[str, int],
     loading: dict[str, tuple[int, int]] | None = None,
+    lazy_bytes: int = 0,
 ) -> Weights:
     """Sum the engine's tensor rows ``(name, bytes, buffer, offset)`` into what the planner needs of them."""
     dense: dict[int, Counter[str]] = {}
@@ -164,6 +169,7 @@ def weights_from_rows(
         tied=tied,
         head_buffer=head_buffer,
         loading=loading or {},
+        lazy_bytes=lazy_bytes,
         recurrent_layers=len({match[1] for name, *_ in rows if ".ssm_" in name and (match := _LAYER.match(name))}),
     )
 

@@ -113,6 +113,11 @@ class Oracle:
         return any(device.kind in ("gpu", "igpu") for device in self.system().devices)
 
     @property
+    def phantom_devices(self) -> tuple[PhantomDevice, ...] | None:
+        """The phantoms that stand for its GPUs; ``None`` where it answers with the engine's own devices."""
+        return self._devices
+
+    @property
     def with_phantoms(self) -> bool:
         """True when its GPUs are phantoms: exact by the backends' published rules, and not checked on the card."""
         return bool(self._devices)
@@ -140,7 +145,7 @@ class Oracle:
         if known is not None:
             return known
         told = self.tensors(shape_key, layout, quantization, settings)
-        weights = weights_from_rows(list(told.rows), told.buffers, told.mapped, told.loading)
+        weights = weights_from_rows(list(told.rows), told.buffers, told.mapped, told.loading, told.lazy_bytes)
         self._keep(shape_key, weights={key: weights})
         return weights
 
@@ -155,6 +160,7 @@ class Oracle:
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
             mapped=msgspec.convert(answer["mapped"], dict[str, int]),
             loading=msgspec.convert(answer["loading"], dict[str, tuple[int, int]]),
+            lazy_bytes=msgspec.convert(answer["lazy_bytes"], int),
         )
 
     def buffers(

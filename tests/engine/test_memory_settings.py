@@ -314,3 +314,26 @@ def test_the_second_context_is_as_long_as_the_engine_makes_the_first():
     assert second_context(Settings(context_tokens=1000)).context_tokens == 1024
     assert second_context(Settings(context_tokens=1000, parallel=3)).context_tokens == 3 * 512
     assert second_context(Settings(context_tokens=1000, parallel=3, kv_unified=True)).context_tokens == 1024
+
+
+@pytest.mark.parametrize(
+    ("mode", "devices", "lazy"),
+    [
+        ("auto", (), True),
+        ("off", (), False),
+        ("on", GPUS[:1], True),
+        # An integrated GPU maps no files, so the engine reads the table in full.
+        ("auto", [PhantomDevice(backend="vulkan", free_bytes=1 << 36, total_bytes=1 << 36, integrated=True)], False),
+    ],
+)
+def test_a_lookup_table_in_the_file_is_not_held(child, known, tmp_path, mode, devices, lazy):
+    """Qwen3.8-Flash-Next: 51 billion numbers, of which a token reads a few rows."""
+    layout = known.layout(known.model("qwen3.8-flash-next"))
+    settings = Settings(context_tokens=512, lazy_mode=mode)
+    weights = Oracle(child, folder=tmp_path, devices=devices).weights("lookup", lambda: layout, AS_IT_IS, settings)
+    table = tensor_bytes(layout, "per_layer_token_embd")
+    assert table > 90 << 30
+    assert weights.lazy_bytes == (table if lazy else 0)
+    # A GPU pads rows, and holds a tied head once more.
+    assert 0 <= sum(weights.buffers.values()) + weights.lazy_bytes - weights.file_bytes < 2 << 30
+    assert not lazy or max(weights.mapped.values()) + table <= weights.file_bytes

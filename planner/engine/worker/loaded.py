@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import header
 from devices import device_list
+from lazy import lazy_tensors
 from llama import MODEL_SETTINGS, Engine
 from staging import Read, loading
 
@@ -33,11 +34,13 @@ _BUFFER = 8  # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buf
 class Loaded(NamedTuple):
     """A model without memory, and its tensors in the order of the file: name, bytes, buffer type (or none), offset.
 
+    ``lazy`` are bytes, by buffer type, that stay in the file and have none in the rows.
     ``loading`` is the most that would be in RAM while they are read and what stays free in the heap, per load mode.
     """
 
     model: Any
     rows: list[tuple[str, int, str, int]]
+    lazy: dict[str, int]
     loading: dict[str, tuple[int, int]]
 
 
@@ -75,23 +78,36 @@ def _load(eng: Engine, path: str, settings: dict[str, Any], devices: list[dict[s
     model = eng.load_model(path, settings, no_alloc=True, devices=devices)
     get_tensor = getattr(eng.llama, _GET_TENSOR)
     get_tensor.restype, get_tensor.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]
+    found = [(*each, int(get_tensor(model, each[0]) or 0)) for each in _file_tensors(eng, path)]
+    buffers = {name.decode(): _buffer(tensor) for name, _, _, tensor in found}
+    lazy = lazy_tensors(eng, model, settings, buffers.items())
     rows: list[tuple[str, int, str, int]] = []
+    lazy_bytes: dict[str, int] = {}
     by_type: dict[int, list[int]] = {}
     read: list[Read] = []
-    for name, offset, size in _file_tensors(eng, path):
-        tensor = get_tensor(model, name)
-        buffer = ctypes.c_void_p.from_address(tensor + _BUFFER).value if tensor else None
-        kind = int(eng.ggml.ggml_backend_buffer_get_type(buffer)) if buffer else 0
-        by_type.setdefault(kind, []).append(int(tensor or 0))
-        rows.append((name.decode(), size, _name(eng, kind) if kind else "", offset))
+    for label, offset, size, tensor in found:
+        name = label.decode()
+        kind = int(eng.ggml.ggml_backend_buffer_get_type(buffers[name])) if buffers[name] else 0
+        if name in lazy:
+            lazy_bytes[_name(eng, kind)] = lazy_bytes.get(_name(eng, kind), 0) + size
+            kind = 0
+        by_type.setdefault(kind, []).append(tensor)
+        rows.append((name, size, _name(eng, kind) if kind else "", offset))
         host = bool(kind) and bool(eng.ggml.ggml_backend_buft_is_host(kind))
         if host or (kind and _of_the_cpu(eng, kind)):
             # Tensors are made one behind the other in memory: their addresses tell their order.
-            read.append(Read(int(tensor), size, host))
+            read.append(Read(tensor, size, host))
     for kind, tensors in by_type.items():
         if kind and not eng.ggml.ggml_backend_buft_is_host(kind) and _of_the_cpu(eng, kind):
             _tell_kernels(eng, kind, tensors)
-    return Loaded(model, rows, loading(read, sum(row[1] for row in rows)))
+    return Loaded(
+        model, rows, lazy_bytes, loading(read, sum(size for _, _, size, _ in found) - sum(lazy_bytes.values()))
+    )
+
+
+def _buffer(tensor: int) -> int:
+    """The address of a tensor's buffer, 0 for none."""
+    return int(ctypes.c_void_p.from_address(tensor + _BUFFER).value or 0) if tensor else 0
 
 
 def _tell_kernels(eng: Engine, kind: int, tensors: list[int]) -> None:

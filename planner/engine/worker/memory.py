@@ -18,7 +18,7 @@ from breakdown import read_map as _read_map
 from drafting import drafting, drafts_itself, keep_hidden_states
 from errors import Refused
 from llama import Engine, engine
-from loaded import loaded
+from loaded import Loaded, loaded
 from reserve import Planned, Reserve
 from structures import structures
 from untouched import untouched_state
@@ -64,6 +64,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
 
     ``tensors`` lists ``[name, bytes, buffer, offset]`` in file order. ``mapped`` gives per buffer type the span of
     the file that mmap holds (first tensor to last, everything between included), as the engine prints it.
+    ``lazy_bytes`` are those of tables that stay in the file and are in none of the sums.
     ``loading`` is, per load mode, the most that is in RAM while they are read, and what stays free in the heap.
     ``parameters`` is the engine's own count of the numbers in the file. ``{"unknown": true}`` asks for the file.
     """
@@ -76,14 +77,26 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
             if where:
                 span = spans.setdefault(where, [offset, offset + size])
                 span[0], span[1] = min(span[0], offset), max(span[1], offset + size)
-        per_buffer = _read_map(eng.llama, MODEL_BREAKDOWN, found.model, 1)
+        per_buffer = {
+            str(eng.ggml.ggml_backend_buft_name(buft).decode()): sizes[0]
+            for buft, sizes in _read_map(eng.llama, MODEL_BREAKDOWN, found.model, 1)
+        }
         return {
-            "buffers": {str(eng.ggml.ggml_backend_buft_name(buft).decode()): sizes[0] for buft, sizes in per_buffer},
+            "buffers": {name: size - found.lazy.get(name, 0) for name, size in per_buffer.items()},
+            "lazy_bytes": sum(found.lazy.values()),
             "tensors": found.rows,
-            "mapped": {k: b - a for k, (a, b) in spans.items()},
+            "mapped": {k: b - a - _within(found, a, b) for k, (a, b) in spans.items()},
             "loading": found.loading,
             "parameters": int(eng.api.llama_model_n_params(found.model)),
         }
+
+
+def _within(found: Loaded, start: int, end: int) -> int:
+    """Bytes of a span of the file that are read on demand: mapped with the rest, and not in memory."""
+    if not found.lazy:
+        return 0
+    table = max(found.rows, key=lambda row: row[1] if not row[2] else 0)
+    return table[1] if start < table[3] < end else 0
 
 
 def _by_context(settings: Sequence[dict[str, Any]]) -> list[list[int]]:

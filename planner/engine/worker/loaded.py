@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from staging import Read, loading
 
 __all__ = ["Loaded", "loaded"]
 
-_MOST = 4
+_MOST = 2
 _GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"
 _BUFFER = 8  # struct ggml_tensor { enum ggml_type type; struct ggml_backend_buffer * buffer; … }: stable since 2023
 
@@ -71,7 +72,15 @@ def loaded(eng: Engine, args: dict[str, Any], settings: dict[str, Any]) -> Itera
         known = _kept[name] = _load(eng, str(path), settings, devices)
         while len(_kept) > _MOST:
             eng.api.llama_model_free(_kept.popitem(last=False)[1].model)
+            _give_back()
     yield known
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system, where the C library can: contexts of all sizes leave gaps between them."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def _load(eng: Engine, path: str, settings: dict[str, Any], devices: list[dict[str, Any]] | None) -> Loaded:

@@ -11,7 +11,7 @@ from planner.cli.options import (
     quantization_option,
     settings_options,
 )
-from planner.cli.placement import cache_options, draft_options, placement_options
+from planner.cli.placement import cache_options, draft_options, placement_options, server_options
 
 __all__ = ["command"]
 
@@ -25,6 +25,7 @@ __all__ = ["command"]
 @cache_options
 @placement_options
 @draft_options
+@server_options
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Threads that compute.")
 @click.option("--explain", is_flag=True, help="Show where each MiB comes from, part by part.")
 @machine_option

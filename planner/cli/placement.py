@@ -8,7 +8,7 @@ import click
 from planner.cli.options import Command, with_options
 from planner.cli.values import CACHE_TYPES, LAZY_MODES, SPLIT_MODES, overrides, shares, tokens
 
-__all__ = ["cache_options", "draft_options", "placement_options"]
+__all__ = ["cache_options", "draft_options", "placement_options", "server_options"]
 
 
 def cache_options(function: Command) -> Command:
@@ -59,5 +59,32 @@ def draft_options(function: Command) -> Command:
             type=click.IntRange(-1, 10_000),
             metavar="N",
             help="Its layers on the GPU.",
+        ),
+    )
+
+
+def server_options(function: Command) -> Command:
+    """What runs beside the model: a projector for pictures, and what a server keeps."""
+    return with_options(
+        function,
+        click.option(
+            "--mmproj", metavar="FILE", help="A projector beside the model: a file, an address or hf:owner/repo."
+        ),
+        click.option(
+            "--image-max-tokens", type=click.IntRange(1, 1 << 20), metavar="N", help="Most tokens that a picture takes."
+        ),
+        click.option(
+            "--cache-ram",
+            "cache_ram_mib",
+            type=click.IntRange(0, 1 << 30),
+            metavar="MIB",
+            help="RAM that llama-server may keep saved prompts in.  [0]",
+        ),
+        click.option(
+            "--ctx-checkpoints",
+            "checkpoints",
+            type=click.IntRange(0, 4096),
+            metavar="N",
+            help="States that llama-server may keep for each sequence.  [0]",
         ),
     )

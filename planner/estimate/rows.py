@@ -1,8 +1,12 @@
 """The one place where a device's parts become its total, so that no row can forget a part or count one twice."""
 
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
 from planner.types.plan import DeviceMemory, MemoryOrigin
 
-__all__ = ["HOST", "device_of", "device_row"]
+__all__ = ["HOST", "device_of", "device_row", "with_extras"]
 
 HOST = "CPU"
 
@@ -60,4 +64,32 @@ def device_row(
         resident_bytes=None if untouched is None else total - untouched,
         available_bytes=available_bytes,
         origin=origin,
+    )
+
+
+def with_extras(
+    rows: Sequence[DeviceMemory], *, companions: Mapping[str, int], server_bytes: int = 0
+) -> tuple[DeviceMemory, ...]:
+    """The rows with what runs beside the model added, in bytes by device, and what a server keeps in host memory.
+
+    Where the devices share one memory there is one row, and it takes everything.
+    """
+    names = {row.device for row in rows}
+    host = HOST if HOST in names else rows[-1].device
+    added = dict.fromkeys(names, 0)
+    for device, size in companions.items():
+        added[device if device in names else host] += size
+    return tuple(_grown(row, added[row.device], server_bytes if row.device == host else 0) for row in rows)
+
+
+def _grown(row: DeviceMemory, companion: int, server: int) -> DeviceMemory:
+    more = companion + server
+    return msgspec.structs.replace(
+        row,
+        companion_bytes=row.companion_bytes + companion,
+        server_bytes=row.server_bytes + server,
+        overhead_bytes=row.overhead_bytes + more,
+        total_bytes=row.total_bytes + more,
+        # Companions are loaded with the model; what a server keeps comes with use.
+        resident_bytes=None if row.resident_bytes is None else row.resident_bytes + companion,
     )

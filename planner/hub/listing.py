@@ -15,7 +15,7 @@ from planner.hub.names import same_quantization
 from planner.hub.patience import PATIENCE, Patience
 from planner.types.artifact import Artifact, LocalModel, Reference, Repository
 
-__all__ = ["find", "narrowed"]
+__all__ = ["find", "find_projector", "narrowed"]
 
 
 def find(reference: Reference, *, offline: bool = False, patience: Patience = PATIENCE) -> Repository:
@@ -24,15 +24,39 @@ def find(reference: Reference, *, offline: bool = False, patience: Patience = PA
     Without the network (``offline``, or HF_HUB_OFFLINE) the last listing serves, else the copies on this disk. Raises
     PlannerError: not there (66), gated or not permitted (77), rate limited (75), unreachable or unknown offline (69).
     """
+    return narrowed(_everything(reference, offline, patience), reference)
+
+
+def find_projector(reference: Reference, *, offline: bool = False, patience: Patience = PATIENCE) -> Artifact:
+    """The projector (mmproj) that ``reference`` names, or that its repository holds; of several F16 or the first.
+
+    Raises :class:`MissingInputError` (``no-projector``) where there is none, and what :func:`find` raises.
+    """
+    repository = _everything(reference, offline, patience)
+    here = [artifact for artifact in repository.artifacts if artifact.complete]
+    if reference.kind in {"local", "url"} and len(here) == 1:
+        return here[0]  # somebody who names one file means it, whatever it is called; its header tells
+    found = [each for each in here if each.kind == "mmproj" and _names_file(each, reference.file)]
+    if not found:
+        raise MissingInputError(
+            f"{reference.text}: there is no projector in it",
+            hint="name the mmproj-….gguf that its publisher put beside the model",
+            code="no-projector",
+        )
+    return min(found, key=lambda each: ("F16" not in each.name.upper().replace("BF16", ""), each.name))
+
+
+def _everything(reference: Reference, offline: bool, patience: Patience) -> Repository:
+    """All that a reference's place holds, not narrowed."""
     if reference.kind == "local":
-        return narrowed(folder.list_path(reference), reference)
+        return folder.list_path(reference)
     local = local_models()
     if offline or huggingface.switched_off():
         repository = known_listing(_key(reference)) or _on_disk(reference, local)
     else:
         repository = _listed(reference, patience)
         remember_listing(_key(reference), repository)
-    return narrowed(with_copies(repository, local), reference)
+    return with_copies(repository, local)
 
 
 def narrowed(repository: Repository, reference: Reference) -> Repository:

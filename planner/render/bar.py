@@ -17,14 +17,19 @@ SEGMENTS = (
     Segment("cache", "▓", "K", "\x1b[36m"),
     Segment("compute", "▒", "C", "\x1b[35m"),
     Segment("overhead", "░", "o", "\x1b[33m"),
+    Segment("server", "≈", "s", "\x1b[32m"),
     Segment("reserve", "/", "/", "\x1b[2m"),
     Segment("free", "·", ".", "\x1b[2m"),
 )
 
 
 def parts(memory: DeviceMemory) -> tuple[int, ...]:
-    """Bytes of weights, cache, compute, overhead, reserve and what stays free, in the order of :data:`SEGMENTS`."""
-    used = (memory.weights_bytes, memory.cache_bytes, memory.compute_bytes, memory.overhead_bytes)
+    """Bytes of weights, cache, compute, overhead, what a server may keep, reserve, and what stays free.
+
+    In the order of :data:`SEGMENTS`. A server's share of the overhead is set apart: it comes with use, if at all.
+    """
+    overhead = memory.overhead_bytes - memory.server_bytes
+    used = (memory.weights_bytes, memory.cache_bytes, memory.compute_bytes, overhead, memory.server_bytes)
     return (*used, memory.reserve_bytes, max(0, memory.headroom_bytes or 0))
 
 

@@ -24,11 +24,16 @@ _ROWS: tuple[tuple[str, Callable[[DeviceMemory], int | None]], ...] = (
     ("  output buffer", lambda memory: memory.output_bytes),
     ("  kernel work space", lambda memory: memory.work_bytes),
     ("  process and driver", lambda memory: memory.process_bytes),
+    ("  draft, projector", lambda memory: memory.companion_bytes),
+    ("  saved by a server", lambda memory: memory.server_bytes),
+    ("  margin", lambda memory: memory.margin_bytes),
     ("total", lambda memory: memory.total_bytes),
     ("available", lambda memory: memory.available_bytes),
     ("kept in reserve", lambda memory: memory.reserve_bytes),
     ("left over", lambda memory: memory.headroom_bytes),
 )
+
+_RARE = ("  draft, projector", "  saved by a server", "  margin")
 
 
 def estimate_text(candidate: Candidate, style: Style = PLAIN) -> str:
@@ -71,7 +76,9 @@ def _missing(device: DeviceMemory) -> str:
 
 
 def _table(devices: Sequence[DeviceMemory]) -> list[str]:
-    rows = [(name, *(_cell(value(device)) for device in devices)) for name, value in _ROWS]
+    values = [(name, [value(device) for device in devices]) for name, value in _ROWS]
+    # Of the parts only those that are there: most deployments have no draft, and no server's memory.
+    rows = [(name, *map(_cell, cells)) for name, cells in values if any(cells) or name not in _RARE]
     header = ("", *(device.device for device in devices))
     return columns(header, rows, right=tuple(range(1, len(header))))
 

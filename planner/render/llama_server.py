@@ -41,7 +41,7 @@ def argv(
         *_speculation(settings, draft_file, offload=offload),
         *("--threads", str(settings.threads), "--threads-batch", str(settings.threads_batch)),
         # Memory that llama-server would take on its own, beyond what was planned.
-        *("--cache-ram", "0", "--ctx-checkpoints", "0", "--fit", "off"),
+        *("--cache-ram", str(settings.cache_ram_mib), "--ctx-checkpoints", str(settings.checkpoints), "--fit", "off"),
         # Loopback only: this server has no key, and a plan must not open a machine to its network.
         *("--host", "127.0.0.1", "--port", "8080"),
     )

@@ -29,6 +29,7 @@ REASON_WORDS: dict[ReasonCode, str] = {
     "less-loss": "one that loses less was preferred",
     "meets-speed": "meets the speed",
     "fits": "fits",
+    "granted": "granted to a server",
     "trade-off": "a trade-off",
 }
 """Every reason in words for people; a test holds it complete."""

@@ -50,6 +50,7 @@ ReasonCode = Literal[
     "less-loss",
     "meets-speed",
     "fits",
+    "granted",
     "trade-off",
 ]
 

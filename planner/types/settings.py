@@ -44,6 +44,9 @@ class Settings(Report, frozen=True, kw_only=True):
 
     ``speculation`` drafts ``draft_tokens`` at a time: ``draft-mtp`` by the model's own block for it, ``draft-simple``
     by a second, small model. Either takes a context of its own, with the cache types and layers named ``draft_…``.
+
+    ``cache_ram_mib`` and ``checkpoints`` (for each sequence) are what llama-server may keep beside its slots: saved
+    prompts and states to go back to. The default is none, where llama-server's own is 8192 MiB and 32.
     """
 
     context_tokens: int
@@ -73,6 +76,8 @@ class Settings(Report, frozen=True, kw_only=True):
     draft_cache_type_k: CacheType = "f16"
     draft_cache_type_v: CacheType = "f16"
     draft_gpu_layers: int = -1
+    cache_ram_mib: int = 0
+    checkpoints: int = 0
     threads: int = 1
     threads_batch: int = 1
     openmp_wait: Literal["active", "passive"] = "passive"

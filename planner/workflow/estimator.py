@@ -7,18 +7,21 @@ phantoms of those that are elsewhere, and puts a measured speed in the place of 
 import msgspec
 
 from planner.engine.answers import Buffers, Weights
+from planner.engine.devices import device_names
 from planner.engine.oracle import Oracle
 from planner.errors import BadInputError, EngineDiedError, EngineError
 from planner.estimate.devices import memory_on_devices
 from planner.estimate.memory import host_memory
+from planner.estimate.rows import with_extras
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
-from planner.types.estimate import Estimate, Refusal
+from planner.types.estimate import Estimate, LayerSize, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
 from planner.types.model import Model, Quantization
-from planner.types.plan import DeviceMemory, MemoryOrigin, Speed, Speeds
+from planner.types.plan import Candidate, DeviceMemory, MemoryOrigin, Speed, Speeds
 from planner.types.settings import Settings
+from planner.workflow.companions import Companions
 from planner.workflow.sources import Sources
 
 __all__ = ["CandidateEstimator"]
@@ -31,8 +34,11 @@ _GENERATE, _PROMPT = "generate", "prompt"
 class CandidateEstimator:
     """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`)."""
 
-    def __init__(self, oracle: Oracle, sources: Sources, machine: Machine) -> None:
+    def __init__(
+        self, oracle: Oracle, sources: Sources, machine: Machine, companions: Companions | None = None
+    ) -> None:
         self._oracle = oracle
+        self._companions = companions or Companions(oracle, sources, machine)
         self._sources = sources
         self._machine = machine
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
@@ -48,6 +54,8 @@ class CandidateEstimator:
                 return Refusal(text=aside)
             weights = self.weights(model, quantization, settings)
             full, lean = self._buffers(model, quantization, settings)
+            companions = self._companions.bytes_by_device(model, quantization, settings)
+            server = self._companions.server(model, quantization, settings, full).peak_bytes or 0
         except (EngineError, EngineDiedError, BadInputError) as error:
             # One broken file of a repository is one candidate less.
             return Refusal(text=error.message)
@@ -56,14 +64,28 @@ class CandidateEstimator:
         cache_bytes = sum(buffer.context_bytes for buffer in full.buffers)
         return Estimate(
             file_bytes=weights.file_bytes,
-            memory=self._memory(settings, weights, full, lean),
+            memory=with_extras(self._memory(settings, weights, full, lean), companions=companions, server_bytes=server),
             speed=self._speeds(model, quantization, settings, weights, cache_bytes),
+            layers=tuple(LayerSize(layer.dense_bytes, layer.expert_bytes) for layer in weights.layers),
+            head_bytes=weights.head_bytes,
+            devices=device_names(self._machine.gpus) if self._oracle.has_gpu else (),
         )
 
     def weights(self, model: Model, quantization: Quantization, settings: Settings) -> Weights:
         """Where the weights go; raises :class:`EngineError` when the engine refuses."""
         key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
         return self._oracle.weights(key, source, quantization, settings)
+
+    def with_server(self, model: Model, quantization: Quantization, candidate: Candidate) -> Candidate:
+        """The candidate with what a server may keep in the RAM that it leaves, in its settings and in its memory.
+
+        Not a reason for or against a model, so it comes after the choice; the candidate as it is where nothing fits.
+        """
+        full, _ = self._buffers(model, quantization, candidate.settings)
+        settings = self._companions.granted(model, quantization, candidate, full)
+        extras = self._companions.server(model, quantization, settings, full)
+        memory = with_extras(candidate.memory, companions={}, server_bytes=extras.peak_bytes or 0)
+        return msgspec.structs.replace(candidate, settings=settings, memory=memory)
 
     def learn(self, measurements: tuple[Measurement, ...]) -> None:
         """Take measurements of this machine and engine build: exact where they fit, calibration for all others.

@@ -18,7 +18,7 @@ from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
-from planner.workflow.requests import EstimateRequest, named_files, requested_settings, subject_in
+from planner.workflow.requests import EstimateRequest, companions_in, named_files, requested_settings, subject_in
 from planner.workflow.session import Session, described_engine, models_folder, open_session, the_machine
 
 __all__ = ["capture", "detect", "estimate", "explain", "models", "remembered"]
@@ -82,7 +82,8 @@ def explain(request: EstimateRequest) -> Explanation:
 def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model, Quantization, int]) -> Candidate:
     model, quantization, context = subject
     settings = requested_settings(request, session.machine, context)
-    estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
+    companions = companions_in(session, request)
+    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, companions)
     estimator.learn(remembered(session).all() if session.local else ())
     answer = estimator(model, quantization, settings)
     if isinstance(answer, Refusal):

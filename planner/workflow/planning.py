@@ -22,6 +22,7 @@ from planner.render.commands import commands
 from planner.types import Report
 from planner.types.artifact import Artifact, Repository
 from planner.types.plan import Candidate, Goal, Plan, Reason
+from planner.units import gib
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import models, remembered
@@ -90,7 +91,9 @@ def plan(
                 effort=measure,
                 progress=told,
             )
-        return _written(session, goal, timed, (*notes, *unmeasured, *timed.warnings, *drift_warnings(session)))
+        return _written(
+            session, prepared, goal, timed, (*notes, *unmeasured, *timed.warnings, *drift_warnings(session))
+        )
 
 
 def why_not(goal: Goal, name: str, *, machine: str | None = None, engine_python: str | None = None) -> WhyNot:
@@ -189,15 +192,15 @@ def _why_not_measured(session: Session, measure: str) -> tuple[str, ...]:
     return ()
 
 
-def _written(session: Session, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:
+def _written(session: Session, prepared: _Prepared, goal: Goal, timed: Timed, warnings: tuple[str, ...]) -> Plan:
     evaluation = timed.evaluation
     copies = copies_here(session)
 
     def final(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-        return tuple(_final(session, candidate, timed.threads, copies) for candidate in candidates)
+        return tuple(_final(session, each, timed.threads, copies) for each in candidates)
 
     ranked, trade_offs = final(evaluation.ranked), final(evaluation.trade_offs)
-    chosen = ranked[0] if ranked else None
+    chosen = _served(session, prepared.estimator, evaluation.ranked[0], ranked[0]) if ranked else None
     return Plan(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=f"planner {__version__}",
@@ -227,6 +230,24 @@ def _final(
         settings=threads.applied(candidate.settings),
         artifact=named or copy_of(copies, model, quantization, candidate.file_bytes),
     )
+
+
+def _served(session: Session, estimator: CandidateEstimator, asked: Candidate, final: Candidate) -> Candidate:
+    """The winner with what its server may keep in the RAM it leaves; ``asked`` is as the engine was asked about it."""
+    model, quantization = (
+        session.sources.model(asked.model),
+        session.sources.quantization(asked.model, asked.quantization),
+    )
+    granted = estimator.with_server(model, quantization, asked)
+    kept = max((row.server_bytes for row in granted.memory), default=0)
+    if not kept:
+        return final
+    settings = msgspec.structs.replace(
+        final.settings, cache_ram_mib=granted.settings.cache_ram_mib, checkpoints=granted.settings.checkpoints
+    )
+    text = f"of the RAM that is left, a server may keep {gib(kept)} of earlier prompts: it need not read them again"
+    reasons = (*final.reasons, Reason(code="granted", text=text))
+    return msgspec.structs.replace(final, settings=settings, memory=granted.memory, reasons=reasons)
 
 
 def _nothing_meets(evaluation: Evaluation) -> tuple[Reason, ...]:

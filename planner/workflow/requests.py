@@ -20,6 +20,7 @@ from planner.types.settings import (
     SplitMode,
     TensorOverride,
 )
+from planner.workflow.companions import Companions, Drafter, Projector
 from planner.workflow.session import Session
 from planner.workflow.sources import find_files
 
@@ -27,6 +28,7 @@ __all__ = [
     "DEFAULT_CONTEXT_TOKENS",
     "EstimateRequest",
     "check_context",
+    "companions_in",
     "files_named",
     "named_files",
     "requested_settings",
@@ -46,7 +48,8 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
     ``model`` is a name of the catalogue, with or without ``:QUANT``, or a reference to files (``hf:owner/repo:QUANT``,
     a path, an address). ``context_tokens`` is per sequence, as in a goal. ``machine`` is a shipped name or a file;
     ``None`` is this one. ``mtp`` drafts with the model's own block for several tokens, ``draft`` names the small model
-    that drafts instead. The other names are those of :class:`Settings`.
+    that drafts instead. ``mmproj`` names the files of a projector as ``model`` does, ``image_max_tokens`` caps what a
+    picture becomes. The other names are those of :class:`Settings`.
     """
 
     model: str
@@ -79,6 +82,10 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
     draft_cache_type_k: CacheType | None = None
     draft_cache_type_v: CacheType | None = None
     draft_gpu_layers: int | None = None
+    mmproj: str | None = None
+    image_max_tokens: int = 0
+    cache_ram_mib: int | None = None
+    checkpoints: int | None = None
     threads: int | None = None
     machine: str | None = None
     engine_python: str | None = None
@@ -134,6 +141,24 @@ def subject_in(session: Session, request: EstimateRequest, files: Repository | N
     context = request.context_tokens or min(DEFAULT_CONTEXT_TOKENS, model.context_native)
     check_context(model, context)
     return model, quantization, context
+
+
+def companions_in(session: Session, request: EstimateRequest) -> Companions:
+    """Who drafts and who sees beside the model of a request; the network is asked for what is not here."""
+    drafter = projector = None
+    if request.draft is not None:
+        asked = EstimateRequest(model=request.draft)
+        model, quantization, _ = subject_in(session, asked, named_files(session.sources.catalogue, asked))
+        drafter = Drafter(model, quantization)
+    if request.mmproj is not None:
+        reference = hub.parse_reference(request.mmproj)
+        if reference is None:
+            raise UsageError(
+                f"{request.mmproj} names no files",
+                hint="name a projector as a file, an address or hf:owner/repo; the catalogue holds none",
+            )
+        projector = Projector(hub.find_projector(reference), request.image_max_tokens)
+    return Companions(session.oracle, session.sources, session.machine, drafter=drafter, projector=projector)
 
 
 def check_context(model: Model, context_tokens: int) -> None:

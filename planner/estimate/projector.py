@@ -11,9 +11,10 @@ from planner.types import Report
 __all__ = ["ProjectorMemory", "projector_memory"]
 
 _CHANNELS, _FLOAT_BYTES = 3, 4
-# The decoded picture, its resized form as numbers in the chunk and in the batch, and as the graph's input
-# (tools/mtmd/mtmd.cpp: mtmd_batch_encode_impl, tools/mtmd/clip.cpp: clip_encode, at commit 0c1e57098).
-_COPIES_AS_NUMBERS = 3
+# A picture's numbers stand in its chunk and in the batch's copy of the chunk (tools/mtmd/mtmd.cpp,
+# mtmd_batch_encode_impl); the graph's inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at
+# commit 0c1e57098.
+_COPIES_AS_NUMBERS = 2
 
 
 class ProjectorMemory(Report, frozen=True, kw_only=True):
@@ -66,12 +67,14 @@ def _add_part(rows: dict[str, dict[str, int]], part: ProjectorPart) -> None:
 
 
 def _pictures_bytes(part: ProjectorPart) -> int:
-    """What the host holds of the largest picture, and of the tokens that it becomes (the output and a copy of it)."""
-    if part.kind != "vision":
-        return 2 * part.embedding_bytes
-    values = part.width * part.height * part.count * _CHANNELS
-    staging = 0 if part.on_host else part.inputs_bytes or 0
-    return values * (1 + _COPIES_AS_NUMBERS * _FLOAT_BYTES) + staging + 2 * part.embedding_bytes
+    """What the host holds of the largest picture, and of the tokens that it becomes (the output and a copy of it).
+
+    The graph's inputs count once more than in compute memory. They are small but for attention in windows, which has a
+    mask of patches by patches: 1 GiB for Qwen2.5-VL's largest picture.
+    """
+    values = part.width * part.height * part.count * _CHANNELS if part.kind == "vision" else 0
+    inputs = values * _FLOAT_BYTES if part.inputs_bytes is None else part.inputs_bytes
+    return values * (1 + _COPIES_AS_NUMBERS * _FLOAT_BYTES) + inputs + 2 * part.embedding_bytes
 
 
 def _add(rows: dict[str, dict[str, int]], device: str, field: str, size: int) -> None:

@@ -121,8 +121,11 @@ class _Model:
             of_buffer = [tensor for tensor in tensors if tensor.buffer == buffer]
             first = min(tensor.offset for tensor in of_buffer)
             end = max(tensor.offset + tensor.size_bytes for tensor in of_buffer)
-            found += [tensor for tensor in file if first <= tensor.offset < end]
-            total += end - first
+            inside = [tensor for tensor in file if first <= tensor.offset < end]
+            # A table outside the layers without a buffer is read row by row: mapped with the rest, not in memory.
+            lazy = [tensor for tensor in inside if not tensor.buffer and layer_of(tensor.name) is None]
+            found += [tensor for tensor in inside if tensor not in lazy]
+            total += end - first - sum(tensor.size_bytes for tensor in lazy)
         return found, total
 
     def caches(self, row: DeviceMemory) -> Iterator[Part]:

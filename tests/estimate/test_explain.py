@@ -146,6 +146,18 @@ def test_a_block_that_drafts_is_told_as_not_loaded_and_loaded_when_asked_for(exp
 
 
 @pytest.mark.engine
+def test_a_table_that_is_read_row_by_row_is_told_as_not_loaded(explained):
+    """Qwen3.8-Flash-Next looks up 33 GiB in the file; asked to hold them, it does."""
+    lazy, whole = (
+        explained("qwen3.8-flash-next", msgspec.structs.replace(SETTINGS[0], lazy_mode=mode)) for mode in ("on", "off")
+    )
+    (table,) = lazy.not_loaded
+    assert (table.name, table.tensors) == ("lookup", 1)
+    assert whole.not_loaded == ()
+    assert whole.devices[0].total_bytes - lazy.devices[0].total_bytes >= table.size_bytes
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("name", "weights", "caches"),
     [

@@ -16,6 +16,7 @@ import header
 from breakdown import BREAKDOWN, read_map
 from caches import caches
 from errors import Refused
+from lazy import lazy_tensors
 from llama import Engine, engine
 from untouched import untouched_state
 
@@ -33,7 +34,8 @@ def ask(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[s
     """What one model under one setting holds: ``{"path", "settings"}`` → ``{"tensors", "caches"}``.
 
     ``tensors`` lists ``[name, type, bytes, held bytes, buffer type, offset]`` for each tensor that the engine made, and
-    with an empty buffer type and nothing held for those that it leaves in the file. ``caches`` is as in ``caches.py``.
+    with an empty buffer type and nothing held for those that it leaves in the file, tables that it reads row by row
+    among them. ``caches`` is as in ``caches.py``.
     Raises :class:`Refused` with the engine's words.
     """
     eng = engine()
@@ -41,7 +43,12 @@ def ask(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[s
     model = eng.load_model(args["path"], settings, no_alloc=True, devices=args.get("devices"))
     try:
         rows = _in_the_file(eng, args["path"])
-        made = [_row(eng, name, tensor, rows) for name, tensor in _tensors(eng, model)]
+        tensors = [(name, tensor, _buffer(tensor)) for name, tensor in _tensors(eng, model)]
+        lazy = lazy_tensors(eng, model, settings, [(name, buffer) for name, _, buffer in tensors])
+        made = [
+            _row(eng, name, tensor, rows) if buffer and name not in lazy else rows[name]
+            for name, tensor, buffer in tensors
+        ]
         known = {row[0] for row in made}
         left = [row for name, row in rows.items() if name not in known]
         with untouched_state(eng):
@@ -67,11 +74,13 @@ def _row(eng: Engine, name: str, tensor: int, file_rows: dict[str, list[Any]]) -
     if name not in file_rows:
         raise Refused(f"the engine holds {name}, which the file does not have")
     _, kind, size, _, _, offset = file_rows[name]
-    buffer = ctypes.c_void_p.from_address(tensor + _BUFFER).value
-    if not buffer:
-        return file_rows[name]
-    buft = eng.ggml.ggml_backend_buffer_get_type(buffer)
+    buft = eng.ggml.ggml_backend_buffer_get_type(_buffer(tensor))
     return [name, kind, size, _held(eng, buft, tensor), str(eng.ggml.ggml_backend_buft_name(buft).decode()), offset]
+
+
+def _buffer(tensor: int) -> int:
+    """The address of a tensor's buffer, 0 for none."""
+    return int(ctypes.c_void_p.from_address(tensor + _BUFFER).value or 0)
 
 
 def _held(eng: Engine, buft: int, tensor: int) -> int:

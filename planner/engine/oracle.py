@@ -168,7 +168,8 @@ class Oracle:
     ) -> list[Buffers]:
         """Cache, compute buffers and work space for each of ``settings``, in order.
 
-        The settings must agree in what belongs to a loaded model: placement, repacking, who drafts.
+        Quickest where they agree in what belongs to a loaded model (placement, repacking, who drafts), and quicker yet
+        where they differ in the number of outputs alone.
         """
         return self._contexts(shape_key, layout, settings, quantization, drafting=False)
 
@@ -194,12 +195,12 @@ class Oracle:
         keys = [self._key(quantization, each, (*_WEIGHTS, *_CONTEXT), drafting=drafting) for each in settings]
         known = self._shape(shape_key).buffers
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
-        if missing:
-            asked = {"settings": [msgspec.to_builtins(each) for each in missing.values()], "drafting": drafting}
+        for group in _by_model(missing):
+            asked = {"settings": [msgspec.to_builtins(missing[key]) for key in group], "drafting": drafting}
             answer = self._ask_model("buffers", shape_key, layout, quantization, asked)
             found = msgspec.convert(answer["answers"], list[Buffers])
-            self._keep(shape_key, buffers=dict(zip(missing, found, strict=True)))
-            known = self._shape(shape_key).buffers
+            self._keep(shape_key, buffers=dict(zip(group, found, strict=True)))
+        known = self._shape(shape_key).buffers
         return [known[key] for key in keys]
 
     def flush(self) -> None:
@@ -290,6 +291,14 @@ class Oracle:
             buffers={**old.buffers, **(buffers or {})},
         )
         self._changed.add(shape_key)
+
+
+def _by_model(wanted: Mapping[str, Settings]) -> list[list[str]]:
+    """The keys of settings in groups that one loaded model can answer for."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for key, settings in wanted.items():
+        groups.setdefault(tuple(getattr(settings, field) for field in _WEIGHTS), []).append(key)
+    return list(groups.values())
 
 
 @contextlib.contextmanager

@@ -90,6 +90,7 @@ def settings_lines(settings: Settings, style: Style) -> list[str]:
     if settings.cpu_moe_layers:
         layers = "all" if settings.cpu_moe_layers < 0 else str(settings.cpu_moe_layers)
         gpu = f"experts of {layers} layers on the CPU"
+    uncommon = _uncommon(settings)
     return [
         facts([f"{tokens(settings.context_tokens)} tokens of context {users}", f"cache in {cache}"], style),
         facts(
@@ -102,7 +103,32 @@ def settings_lines(settings: Settings, style: Style) -> list[str]:
             ],
             style,
         ),
+        *([facts(uncommon, style)] if uncommon else []),
     ]
+
+
+def _uncommon(settings: Settings) -> list[str | None]:
+    """What few people set, in words, where it is not llama.cpp's default."""
+    moved = len(settings.tensor_overrides)
+    drafts = {
+        "none": None,
+        "draft-mtp": f"drafts {settings.draft_tokens} tokens with its own block",
+        "draft-simple": f"a second model drafts {settings.draft_tokens} tokens",
+    }
+    said = (
+        (settings.kv_unified, "one cache for all sequences"),
+        (settings.swa_full, "whole context in window layers"),
+        (settings.lazy_mode != "auto", f"lazy mode {settings.lazy_mode}"),
+        (settings.split_mode != "layer", f"split mode {settings.split_mode}"),
+        (settings.main_gpu > 0, f"main GPU {settings.main_gpu}"),
+        (bool(settings.tensor_split), "split " + ",".join(f"{share:g}" for share in settings.tensor_split)),
+        (moved > 0, f"{moved} override{'s' if moved != 1 else ''} of where tensors lie"),
+        (not settings.host_buffer, "no pinned memory for weights"),
+        (not settings.kv_offload, "cache on the CPU"),
+        (not settings.op_offload, "no help of the GPU with weights in RAM"),
+        (settings.speculation != "none", drafts[settings.speculation]),
+    )
+    return [words for holds, words in said if holds]
 
 
 def speed_words(speed: Speed | None, style: Style) -> str:

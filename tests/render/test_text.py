@@ -225,3 +225,22 @@ def test_a_disturbed_measurement_warns_before_anybody_copies_a_number(texts):
     assert "do not use these numbers" in text
     assert "measure again" in text
     assert "composed from slices" in text
+
+
+def test_a_setting_that_few_people_set_is_said_where_it_is_set():
+    """Two configurations that hold different memory never read the same."""
+    from msgspec.structs import replace
+
+    from planner.render.text import settings_lines
+    from planner.types.settings import Settings
+
+    usual = Settings(context_tokens=4096)
+    changes = (
+        {"kv_unified": True}, {"swa_full": True}, {"lazy_mode": "off"}, {"split_mode": "row"}, {"main_gpu": 1},
+        {"tensor_split": (3.0, 1.0)}, {"tensor_overrides": (("exps", "CPU"),)}, {"host_buffer": False},
+        {"kv_offload": False}, {"op_offload": False}, {"speculation": "draft-mtp"}, {"speculation": "draft-simple"},
+        {"cpu_moe_layers": -1}, {"repack": False},
+    )  # fmt: skip
+    lines = [settings_lines(usual, ASCII), *(settings_lines(replace(usual, **each), ASCII) for each in changes)]
+    assert len({tuple(each) for each in lines}) == len(lines)
+    assert len(lines[0]) == 2

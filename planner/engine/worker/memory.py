@@ -12,9 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from breakdown import BREAKDOWN as _BREAKDOWN
-from breakdown import MODEL_BREAKDOWN, breakdown
-from breakdown import read_map as _read_map
+from breakdown import MODEL_BREAKDOWN, breakdown, read_map
 from drafting import drafting, drafts_itself, keep_hidden_states
 from errors import Refused
 from llama import Engine, engine
@@ -23,7 +21,7 @@ from reserve import Planned, Reserve
 from structures import structures
 from untouched import untouched_state
 
-__all__ = ["_BREAKDOWN", "_read_map", "ask", "weights"]
+__all__ = ["ask", "weights"]
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -79,7 +77,7 @@ def weights(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
                 span[0], span[1] = min(span[0], offset), max(span[1], offset + size)
         per_buffer = {
             str(eng.ggml.ggml_backend_buft_name(buft).decode()): sizes[0]
-            for buft, sizes in _read_map(eng.llama, MODEL_BREAKDOWN, found.model, 1)
+            for buft, sizes in read_map(eng.llama, MODEL_BREAKDOWN, found.model, 1)
         }
         return {
             "buffers": {name: size - found.lazy.get(name, 0) for name, size in per_buffer.items()},

@@ -12,8 +12,8 @@ __all__ = ["ProjectorMemory", "projector_memory"]
 
 _CHANNELS, _FLOAT_BYTES = 3, 4
 # A picture's numbers stand in its chunk and in the batch's copy of the chunk (tools/mtmd/mtmd.cpp,
-# mtmd_batch_encode_impl); the graph's inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at
-# commit 0c1e57098.
+# mtmd_batch_encode_impl), and each slot keeps its last task's chunks (server-context.cpp, task_prev); the graph's
+# inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at commit 0c1e57098.
 _COPIES_AS_NUMBERS = 2
 
 
@@ -40,8 +40,10 @@ class ProjectorMemory(Report, frozen=True, kw_only=True):
         return self.weights_bytes + self.compute_bytes + self.work_bytes + self.pictures_bytes
 
 
-def projector_memory(answer: ProjectorAnswer) -> tuple[ProjectorMemory, ...]:
+def projector_memory(answer: ProjectorAnswer, *, slots: int = 1) -> tuple[ProjectorMemory, ...]:
     """What a projector holds, device by device, the host last; nothing for an answer that was refused.
+
+    One picture is encoded at a time, whatever ``slots`` there are, but each keeps the pixels of its last one.
 
     The engine puts a projector on one device: that of ``--mmproj-device`` (or ``MTMD_BACKEND_DEVICE``), else the first
     of ``--device``, else the first GPU. Not counted are the picture as it was sent and decoded when it is larger than
@@ -50,23 +52,23 @@ def projector_memory(answer: ProjectorAnswer) -> tuple[ProjectorMemory, ...]:
     rows: dict[str, dict[str, int]] = {}
     unbounded: set[str] = set()
     for part in answer.parts:
-        _add_part(rows, part)
+        _add_part(rows, part, slots)
         if part.largest is None:
             unbounded.update(map(device_of, (*part.weights, *part.warmup)))
     ordered = sorted(rows, key=lambda device: (device == HOST, device))
     return tuple(ProjectorMemory(device=device, **rows[device], bounded=device not in unbounded) for device in ordered)
 
 
-def _add_part(rows: dict[str, dict[str, int]], part: ProjectorPart) -> None:
+def _add_part(rows: dict[str, dict[str, int]], part: ProjectorPart, slots: int) -> None:
     largest = part.warmup if part.largest is None else part.largest
     for field, sizes in (("weights_bytes", part.weights), ("compute_bytes", largest), ("warmup_bytes", part.warmup)):
         for name, size in sizes.items():
             _add(rows, device_of(name), field, size)
     _add(rows, HOST, "work_bytes", part.work_bytes or 0)
-    _add(rows, HOST, "pictures_bytes", _pictures_bytes(part))
+    _add(rows, HOST, "pictures_bytes", _pictures_bytes(part, slots))
 
 
-def _pictures_bytes(part: ProjectorPart) -> int:
+def _pictures_bytes(part: ProjectorPart, slots: int) -> int:
     """What the host holds of the largest picture, and of the tokens that it becomes (the output and a copy of it).
 
     The graph's inputs count once more than in compute memory. They are small but for attention in windows, which has a
@@ -74,7 +76,7 @@ def _pictures_bytes(part: ProjectorPart) -> int:
     """
     values = part.width * part.height * part.count * _CHANNELS if part.kind == "vision" else 0
     inputs = values * _FLOAT_BYTES if part.inputs_bytes is None else part.inputs_bytes
-    return values * (1 + _COPIES_AS_NUMBERS * _FLOAT_BYTES) + inputs + 2 * part.embedding_bytes
+    return values * (1 + (_COPIES_AS_NUMBERS + slots) * _FLOAT_BYTES) + inputs + 2 * part.embedding_bytes
 
 
 def _add(rows: dict[str, dict[str, int]], device: str, field: str, size: int) -> None:

@@ -45,12 +45,20 @@ def test_every_byte_of_an_answer_is_on_one_device(weights, warmup, more, work, o
 
 
 def test_the_host_holds_the_picture_wherever_the_encoder_is():
-    """Pixels once as bytes and twice as floats, the graph's inputs before they are its own, tokens twice."""
-    held = 1024 * 512 * 3 * (1 + 2 * 4) + 5000 + 2 * 64
+    """Pixels once as bytes and three times as floats, the graph's inputs before they are its own, tokens twice."""
+    held = 1024 * 512 * 3 * (1 + 3 * 4) + 5000 + 2 * 64
     here = projector_memory(ProjectorAnswer(parts=(part("CPU", inputs_bytes=5000),)))
     there = projector_memory(ProjectorAnswer(parts=(part("CUDA0", inputs_bytes=5000),)))
     assert [row.pictures_bytes for row in here] == [held]
     assert [row.pictures_bytes for row in there] == [0, held]
+
+
+def test_each_slot_keeps_its_last_picture():
+    """A second slot adds the pixels of one picture, as floats, and nothing on a card."""
+    answer = ProjectorAnswer(parts=(part("CUDA0"),))
+    one, two = (projector_memory(answer, slots=slots) for slots in (1, 2))
+    assert two[0] == one[0]
+    assert two[1].total_bytes - one[1].total_bytes == 1024 * 512 * 3 * 4
 
 
 def test_two_encoders_add_up():

@@ -18,6 +18,7 @@ _SAME_SIZE_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256))
 _BLOCK_TOKENS = 256  # FATTN_KQ_STRIDE: the cache is read in blocks of so many tokens
 _SCRATCH_ALIGNMENT = 128
 _F16_BYTES = 2
+_LONG_CACHE = 8192
 _ADA, _TURING, _VOLTA = 890, 750, 700
 
 
@@ -113,8 +114,7 @@ class Attention:
     def _vector(self, op: int, keys: int, values: int) -> bool:
         """Whether the vector kernel runs.
 
-        What decides between it and the matrix cores for one token and a cache that is not quantized is left out: only
-        bf16 and f32 would be told apart, and a batch of more tokens needs more room than that one.
+        Left out is that sparse attention keeps to the matrix cores for one token.
         """
         head, tokens = self.t.shape(self.t.operand(op, 0))[:2]
         if head > 256 or head % 64 or head == 192 or self.t.shape(keys)[1] % _BLOCK_TOKENS:
@@ -123,7 +123,15 @@ class Attention:
             return tokens * self._group(op, keys) <= 2
         if any(self.t.is_quantized(self.t.type(tensor)) for tensor in (keys, values)):
             return tokens <= self.card.vector_tokens and not self._matrix_cores_win(op, keys, values)
-        return tokens == 1 and not self._grouped(op, keys, values)
+        if tokens != 1:
+            return False
+        return not self._grouped(op, keys, values) or self._vector_wins(op, keys)
+
+    def _vector_wins(self, op: int, keys: int) -> bool:
+        """On new cards one token of a short cache is read fastest by the vector kernel."""
+        head, _, _, sequences = self.t.shape(self.t.operand(op, 0))
+        long = self._ratio(op, keys) > 4 and (head >= 256 or self.t.shape(keys)[1] >= _LONG_CACHE)
+        return self.card.compute_capability >= _ADA and sequences == 1 and not long
 
     def _group(self, op: int, keys: int) -> int:
         """Query heads to a key head that a kernel takes together: the largest power of two up to 8."""

@@ -46,8 +46,8 @@ class Rules(NamedTuple):
     ``alloc_size`` tells the bytes of a tensor (by address) where they are more than ``ggml_nbytes``, ``supports``
     whether the device computes an operation, ``offloads`` whether it wants one whose weights lie in host memory,
     ``arrange`` what it does to a graph before memory is planned. ``own_sources``: it computes nothing whose operands
-    lie on a neighbour. ``max_buffer_bytes`` is the largest allocation, and the
-    ``host_…`` ones stand where they are not the CPU's.
+    lie on a neighbour. ``always_discrete``: it calls itself a GPU though its memory is the host's.
+    ``max_buffer_bytes`` is the largest allocation, and the ``host_…`` ones stand where they are not the CPU's.
     """
 
     prefix: str
@@ -62,6 +62,7 @@ class Rules(NamedTuple):
     host_alignment: int | None = None
     host_max_buffer_bytes: int | None = None
     own_sources: bool = False
+    always_discrete: bool = False
 
 
 _backends: dict[str, _Backend] = {}
@@ -87,7 +88,7 @@ def device_list(eng: Any, wanted: Sequence[dict[str, Any]]) -> Any:
         devices.append(_backend(eng, name).device(index, spec))
     for name, count in counts.items():
         _backends[name].open(count)
-    chosen = [devices[place].address for place in taken(wanted)]
+    chosen = [device.address for device in taken(devices)]
     return (_Pointer * (len(chosen) + 1))(*chosen, None)
 
 
@@ -96,16 +97,14 @@ def raise_failure() -> None:
     _functions.raise_failure()
 
 
-def taken(wanted: Sequence[dict[str, Any]]) -> list[int]:
-    """The places of the devices that the engine uses when nobody names any.
+def taken(devices: Sequence[_Device]) -> list[_Device]:
+    """The devices that the engine uses when nobody names any.
 
     Discrete ones if there are, else the integrated ones of the first one's backend; source:
     ``llama_prepare_model_devices`` in ``llama.cpp`` at commit 0c1e57098.
     """
-    discrete = [place for place, spec in enumerate(wanted) if not spec.get("integrated")]
-    if discrete or not wanted:
-        return discrete
-    return [place for place, spec in enumerate(wanted) if spec["backend"] == wanted[0]["backend"]]
+    discrete = [device for device in devices if device.kind == _GPU]
+    return discrete or [device for device in devices if device.backend is devices[0].backend]
 
 
 def _backend(eng: Any, name: str) -> _Backend:
@@ -214,7 +213,7 @@ class _Device:
     def become(self, spec: dict[str, Any], rules: Rules) -> None:
         """Take on what a question says about this device."""
         self.free, self.total = int(spec.get("free_bytes") or 0), int(spec.get("total_bytes") or 0)
-        self.kind = _INTEGRATED if spec.get("integrated") else _GPU
+        self.kind = _INTEGRATED if spec.get("integrated") and not rules.always_discrete else _GPU
         self.supports, self.bytes_of = rules.supports, rules.alloc_size or self.backend.tensors.nbytes
         if rules is self.rules:
             return

@@ -35,6 +35,36 @@ class Graph:
         self._array = (ctypes.c_uint64 * count).from_address(_word(address + _NODES))
         self.nodes: list[int] = list(self._array)
         self.ops = [tensors.op(node) for node in self.nodes]
+        self._sources: list[list[int]] | None = None
+
+    @property
+    def sources(self) -> list[list[int]]:
+        """The operands of each node, in the order in which the graph came."""
+        if self._sources is None:
+            self._sources = [self.tensors.sources(node) for node in self.nodes]
+        return self._sources
+
+    def mark(self, facts: Callable[[int, int, list[int]], tuple[int, ...]]) -> int:
+        """What an order depends on: operations, what they read, whose memory; and ``facts`` of (node, op, operands).
+
+        One context is planned with several graphs that differ in the number of tokens alone, and so do the next ones of
+        the same model: graphs with one mark have one order.
+        """
+        t, numbers = self.tensors, {node: index for index, node in enumerate(self.nodes)}
+        told: list[int] = []
+        for node, op, row in zip(self.nodes, self.ops, self.sources):  # noqa: B905 - as Python 3.9 has it
+            told += (op, numbers.setdefault(t.view_source(node) or 0, len(numbers)), t.flags(node) & _OUTPUT)
+            for source in row:
+                if source and source not in numbers:
+                    numbers[source] = len(numbers)
+                    told += (t.op(source), numbers.setdefault(t.view_source(source) or 0, len(numbers)))
+                told.append(numbers[source] if source else -1)
+            told += facts(node, op, row)
+        return hash(tuple(told))
+
+    def is_output(self, node: int) -> bool:
+        """Whether the result is asked for outside the graph."""
+        return bool(self.tensors.flags(node) & _OUTPUT)
 
     def reorder(self, nodes: Sequence[int]) -> None:
         """Compute the same nodes in another order."""

@@ -66,38 +66,22 @@ class Order:
         self._known: dict[int, _Placing] = {}
 
     def arrange(self, graph: Graph, keep: Keep) -> None:
-        """Reorder the graph, and tell what must stay.
-
-        One context is planned with several graphs that differ in the number of tokens alone, and so do the next ones of
-        the same model: the order of a graph that is built alike is known.
-        """
-        sources = [self.t.sources(node) for node in graph.nodes]
-        mark = self._mark(graph, sources)
+        """Reorder the graph, and tell what must stay."""
+        mark = graph.mark(self._facts)
         placing = self._known.get(mark)
         if placing is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            placing = self._known[mark] = _Placing(self, graph, sources)
+            placing = self._known[mark] = _Placing(self, graph, graph.sources)
             placing.run()
         for index, slot, until in placing.kept:
-            keep(sources[index][slot], graph.nodes[until])
+            keep(graph.sources[index][slot], graph.nodes[until])
         graph.reorder([graph.nodes[index] for index in placing.placed])
 
-    def _mark(self, graph: Graph, sources: list[list[int]]) -> int:
-        """What an order depends on: operations, what they read, whose memory, and what can be joined."""
-        t, numbers = self.t, {node: index for index, node in enumerate(graph.nodes)}
-        told: list[int] = []
-        for node, op, row in zip(graph.nodes, graph.ops, sources):  # noqa: B905 - as Python 3.9 has it
-            told.append(op)
-            told.append(numbers.setdefault(t.view_source(node) or 0, len(numbers)))
-            for source in row:
-                if source and source not in numbers:
-                    numbers[source] = len(numbers)
-                    told += (t.op(source), numbers.setdefault(t.view_source(source) or 0, len(numbers)))
-                told.append(numbers[source] if source else -1)
-            if op in self.products:
-                told += (t.type(node), *(t.contiguous_1(source) for source in row[:2] if source))
-        return hash(tuple(told))
+    def _facts(self, node: int, op: int, row: list[int]) -> tuple[int, ...]:
+        if op not in self.products:
+            return ()
+        return (self.t.type(node), *(self.t.contiguous_1(source) for source in row[:2] if source))
 
 
 class _Placing:

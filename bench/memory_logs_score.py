@@ -14,6 +14,9 @@ from memory_logs_answers import Pair
 from memory_logs_questions import Question
 from memory_logs_records import DATA
 
+from planner.estimate.bound import compute_bound_bytes
+from planner.types.settings import Settings
+
 __all__ = [
     "EXACT",
     "LINE",
@@ -30,9 +33,6 @@ __all__ = [
 
 EXACT, LINE = 0.01, 0.10
 """Weights and cache agree within the first, compute within the second."""
-SHARE, CONSTANT_MIB = 0.10, 16.0
-"""The safe bound of a compute buffer: this share and this much more than the engine of today answers, and the mask."""
-_PIPELINE_COPIES = 4
 _MIB = 1 << 20
 
 
@@ -88,28 +88,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bound_mib(compute_mib: float, asked: Question) -> float:
-    """The safe bound of a compute buffer that is ``compute_mib`` with the engine of today.
-
-    Other builds keep the attention mask in F32 and a second time in F16: two bytes more for each copy of it (the
-    pipeline has four) and two for the other. The share and the constant are for graphs in another order.
-    """
-    settings = asked.settings
-    pipeline = (
-        len(asked.devices) > 1
-        and settings["split_mode"] == "layer"
-        and settings["gpu_layers"] == -1
-        and settings["kv_offload"]
-        and not settings["tensor_overrides"]
-        and not settings["cpu_moe_layers"]
-    )
-    copies = _PIPELINE_COPIES if pipeline else 1
-    context, parallel, ubatch = (settings[name] for name in ("context_tokens", "parallel", "ubatch"))
-    assert isinstance(context, int)
-    assert isinstance(parallel, int)
-    assert isinstance(ubatch, int)
-    cells = context if settings["kv_unified"] else context // parallel
-    mask = ubatch * cells / _MIB
-    return compute_mib * (1 + SHARE) + (2 * copies + 2) * mask + CONSTANT_MIB
+    """The planner's own bound of a compute buffer that is ``compute_mib`` with the engine of today."""
+    settings = msgspec.convert(asked.settings, Settings)
+    return compute_bound_bytes(round(compute_mib * _MIB), settings, devices=len(asked.devices)) / _MIB
 
 
 def judge(row: Row, found: Sequence[Pair], asked: Question) -> Row:

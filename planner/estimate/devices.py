@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from planner.engine.answers import Buffers, Weights
 from planner.engine.devices import device_names
+from planner.estimate.bound import compute_bound_bytes
 from planner.estimate.memory import REPACKED, engine_structures_bytes
 from planner.estimate.rows import HOST, device_of, device_row
 from planner.types.machine import Backend, Gpu, Machine
@@ -17,16 +18,18 @@ from planner.types.settings import Settings
 
 __all__ = ["DRIVER_BYTES", "in_one_budget", "memory_on_devices", "unified_budget_bytes"]
 
-# What a driver's context, its libraries and pools take on each GPU beside every buffer. CUDA: 250 MiB on an RTX 3080
-# to 712 MiB on Blackwell in published exit tables (llama.cpp's "unaccounted" column); the upper end is used. The
-# others are assumptions of the same kind without a published table.
+# What a driver's context, its libraries and pools take on each GPU beside every buffer: the most that published exit
+# tables of llama.cpp show ("unaccounted", docs/memory.md). CUDA: 346 MiB on a P100 to 712 MiB on Blackwell. The others
+# are assumptions of the same kind; where memory is also the desktop's, a Radeon 8060S shows 670 and 1454 MiB.
 DRIVER_BYTES: dict[Backend, int] = {
     "cuda": 712 << 20,
-    "rocm": 512 << 20,
-    "vulkan": 256 << 20,
+    "rocm": 712 << 20,
+    "vulkan": 400 << 20,
     "sycl": 512 << 20,
     "metal": 128 << 20,
 }
+
+_UNIFIED_DRIVER_BYTES: dict[Backend, int] = {"rocm": 1454 << 20, "vulkan": 670 << 20}
 
 _MAPPED_MODES = ("mmap", "mmap+mlock")
 
@@ -42,12 +45,18 @@ def memory_on_devices(
 ) -> tuple[DeviceMemory, ...]:
     """Rows for every GPU that gets something, and for the host last; one row where memory is unified.
 
-    ``weights`` and ``full`` are the engine's answers with these GPUs (its own, or phantoms of them).
+    ``weights`` and ``full`` are the engine's answers with these GPUs (its own, or phantoms of them). For phantoms a
+    margin covers what another build of the engine would take.
     """
     gpus = dict(zip(device_names(machine.gpus), machine.gpus, strict=True))
     parts = _parts(settings, weights, full)
     host = parts.setdefault(HOST, {})
     host["process"] = process_bytes + engine_structures_bytes(full)
+    if origin == "phantom":
+        for part in parts.values():
+            compute = part.get("compute", 0)
+            bound = compute_bound_bytes(compute, settings, devices=len(parts) - 1) if compute else 0
+            part["margin"] = max(0, bound - compute)
     rows = [
         device_row(
             device,
@@ -82,7 +91,10 @@ def _host_part(name: str, settings: Settings) -> str:
 
 
 def _driver_bytes(gpu: Gpu | None) -> int:
-    return DRIVER_BYTES.get(gpu.backend, 0) if gpu is not None else 0
+    if gpu is None:
+        return 0
+    usual = DRIVER_BYTES.get(gpu.backend, 0)
+    return _UNIFIED_DRIVER_BYTES.get(gpu.backend, usual) if gpu.unified_memory else usual
 
 
 def _available_bytes(machine: Machine, gpus: dict[str, Gpu], device: str) -> int | None:
@@ -123,6 +135,7 @@ def in_one_budget(
             output=host.output_bytes,
             work=host.work_bytes,
             process=sum(row.process_bytes for row in rows),
+            margin=sum(row.margin_bytes for row in rows),
             available_bytes=budget,
             origin=host.origin,
         ),

@@ -28,7 +28,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from memory_draw import Case, Draw
+from memory_draw import Case, Draw, Part
 
 from planner import catalogue
 from planner.engine.answers import Buffers, Weights
@@ -41,12 +41,14 @@ from planner.types.model import Layout
 from planner.types.plan import DeviceMemory
 from planner.types.settings import Settings
 
+__all__ = ["Bench", "Case", "Draw", "Part", "cases", "compare", "held"]
+
 MIB = 1 << 20
 REFEREE = Path(__file__).with_name("real_load.py")
-SMALL_BYTES, LARGE_BYTES = (30 * MIB, 700 * MIB), (2500 * MIB, 9000 * MIB)
-SMALL_FLOPS, LARGE_FLOPS = 4e11, 8e11
+SMALL_BYTES, LARGE_BYTES = (30 * MIB, 500 * MIB), (2500 * MIB, 9000 * MIB)
+SMALL_FLOPS, LARGE_FLOPS = 1.5e11, 6e11
 LEAST_TOTAL_LARGE = 2500 * MIB
-MOST_SMALL = 1200 * MIB
+MOST_SMALL = 1000 * MIB
 HEAVY_BYTES = 1500 * MIB
 MOST_TRIES = 40
 
@@ -80,11 +82,37 @@ class Bench:
             raise RefusedError(error.message) from error
         if full.refused or small.refused:
             raise RefusedError(full.refused or small.refused)
+        typed = self._oracle.typed_layout(key, source, quantization)
+        told = self._oracle.ask_about("touched", typed, {"settings": [*map(msgspec.to_builtins, (settings, lean))]})
+        touched = msgspec.convert(told["touched_bytes"], int | None)
         process_bytes = self._oracle.system().process_bytes or 0
         row = host_memory(
-            settings, weights, full, small, process_bytes=process_bytes, available_bytes=None, tokenizer=False
+            settings,
+            weights,
+            full,
+            small,
+            process_bytes=process_bytes,
+            available_bytes=None,
+            tokenizer=False,
+            touched_bytes=touched,
         )
         return row, expected_buffers(settings, weights, full)
+
+    def sizes(self, case: Case) -> tuple[int, int | None]:
+        """Bytes of the weights, and of everything (``None``: refused)."""
+        model, quantization = case.part.shape(self._catalogued), self._catalogued.quantization(case.quantization)
+
+        def source() -> Layout:
+            return self._catalogued.layout(model, case.part.layers)
+
+        try:
+            weights = self._oracle.weights(self._key(case), source, quantization, case.settings).file_bytes
+        except (EngineError, EngineDiedError):
+            return 0, None
+        try:
+            return weights, self.estimate(case)[0].total_bytes
+        except (RefusedError, EngineDiedError):
+            return weights, None
 
     def load(self, case: Case, total_bytes: int) -> dict[str, object]:
         """What the referee saw, or ``refused``."""
@@ -116,7 +144,7 @@ class Bench:
         try:
             row, expected = self.estimate(case)
         except (RefusedError, EngineDiedError) as refusal:
-            real = self.load(case, 0)
+            real = self.load(case, self.sizes(case)[0])
             told = real.get("refused")
             return {"case": case.label, "refused": str(refusal)[-200:], "engine_refused": told and str(told)[-200:]}
         real = self.load(case, row.total_bytes)
@@ -208,22 +236,20 @@ def held(row: dict[str, object]) -> bool:
 def cases(bench: Bench, draw: Draw, count: int, limits: tuple[int, int], least: int, most: int) -> Iterator[Case]:
     """``count`` configurations that planner does not refuse and that hold between ``least`` and ``most`` bytes.
 
-    Refused ones come along; those that are too small or too large are drawn again.
+    One that is too small or too large is drawn again, of the same architecture; half of ``most`` is enough as long as
+    that is easy. A few that are refused come along.
     """
-    found = tries = 0
+    found = refused = tries = 0
     while found < count:
         case = draw.case(*limits)
-        try:
-            total = bench.estimate(case)[0].total_bytes
-        except (RefusedError, EngineDiedError):
-            if tries == 0:  # else they would come in the numbers in which large ones are drawn again
-                yield case
-            continue
-        if least <= total <= most:
-            found, tries = found + 1, 0
+        limit = most // 2 if tries < MOST_TRIES // 2 and least < most // 2 else most
+        weights, total = bench.sizes(case)
+        if weights <= limit and (least <= total <= limit if total is not None else refused <= found // 8):
+            found, refused, tries = found + (total is not None), refused + (total is None), 0
             yield case
-        elif tries < MOST_TRIES:
-            tries += 1
+            continue
+        tries += 1
+        if tries < MOST_TRIES:
             draw.again()
         else:
             tries = 0

@@ -59,7 +59,7 @@ class Weights(Report, frozen=True, kw_only=True):
     head_bytes: int
     tied: bool
     head_buffer: str = ""
-    loading: dict[str, tuple[int, int]] = {}
+    loading: dict[str, tuple[int, int, int]] = {}
     lazy_bytes: int = 0
     recurrent_layers: int = 0
 
@@ -78,7 +78,8 @@ class Buffers(Report, frozen=True, kw_only=True):
     """All buffers of one context, or the engine's reason for refusing it.
 
     ``work_bytes`` is what the CPU's kernels work in, ``structures_bytes`` what the engine holds beside all buffers:
-    tables and two graphs of ``graph_bytes`` each. ``None``: this build does not tell.
+    tables and two graphs of ``graph_bytes`` each. ``None``: this build does not tell. ``scheduler_bytes`` are asked for
+    and never written.
     """
 
     buffers: tuple[Buffer, ...] = ()
@@ -86,6 +87,7 @@ class Buffers(Report, frozen=True, kw_only=True):
     work_bytes: int | None = None
     structures_bytes: int | None = None
     graph_bytes: int | None = None
+    scheduler_bytes: int = 0
     vocabulary_tokens: int = 0
     log: tuple[str, ...] = ()
     refused: str | None = None
@@ -104,7 +106,7 @@ class TensorTable(NamedTuple):
     rows: tuple[tuple[str, int, str, int], ...]
     buffers: dict[str, int]
     mapped: dict[str, int]
-    loading: dict[str, tuple[int, int]]
+    loading: dict[str, tuple[int, int, int]]
     lazy_bytes: int = 0
 
 
@@ -135,7 +137,7 @@ def weights_from_rows(
     rows: list[tuple[str, int, str, int]],
     buffers: dict[str, int],
     mapped: dict[str, int],
-    loading: dict[str, tuple[int, int]] | None = None,
+    loading: dict[str, tuple[int, int, int]] | None = None,
     lazy_bytes: int = 0,
 ) -> Weights:
     """Sum the engine's tensor rows ``(name, bytes, buffer, offset)`` into what the planner needs of them."""

@@ -159,7 +159,7 @@ class Oracle:
             rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
             mapped=msgspec.convert(answer["mapped"], dict[str, int]),
-            loading=msgspec.convert(answer["loading"], dict[str, tuple[int, int]]),
+            loading=msgspec.convert(answer["loading"], dict[str, tuple[int, int, int]]),
             lazy_bytes=msgspec.convert(answer["lazy_bytes"], int),
         )
 

@@ -16,12 +16,14 @@ __all__ = ["REPACKED", "engine_structures_bytes", "host_memory"]
 
 # Pages of the engine's code that loading and computing touch beyond those of an idle process, stacks of its threads,
 # malloc's slack: constant within 2 MiB over the configurations of bench/memory.py.
-_CODE_BYTES = 7 << 20
+_CODE_BYTES = 3 << 20
 # Where a build does not tell what it holds beside its buffers: what most models do.
 _STRUCTURES_BYTES = 12 << 20
 # A byte-pair tokenizer as the engine holds it, measured with llama.cpp's own models/ggml-vocab-*.gguf: Qwen 318 bytes
 # for each token, DeepSeek 291 and 307, Llama 3 (twice as many merges as tokens) 424, SentencePiece 152.
 _TOKENIZER_BYTES_PER_TOKEN = 340
+# A phantom has none, but a place for each token's text all the same.
+_NO_TOKENIZER_BYTES_PER_TOKEN = 40
 
 _MAPPED_MODES = ("mmap", "mmap+mlock")
 REPACKED = ("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_HBM")
@@ -36,6 +38,7 @@ def host_memory(
     process_bytes: int,
     available_bytes: int | None,
     tokenizer: bool = True,
+    touched_bytes: int | None = None,
 ) -> DeviceMemory:
     """Memory of a deployment that runs on the CPU alone, exactly as this engine would allocate it.
 
@@ -43,24 +46,38 @@ def host_memory(
     ``resident_bytes`` is wanted. The engine reserves compute memory for logits of a whole batch and masks of the whole
     context, but a chat only asks for the last token's logits and fills its context slowly, so part of the reservation
     is never touched: ``total_bytes`` counts it (the promise), ``resident_bytes`` does not. Reading the weights can take
-    more than running them (``margin_bytes``); a phantom has no ``tokenizer``.
+    more than running them (``margin_bytes``); a phantom has no ``tokenizer``. ``touched_bytes`` of the
+    compute buffer are those that ``lean`` writes (the worker's ``touched``); else those of a buffer planned for it.
     """
     mapped, private, repacked = _host_weights(settings, weights)
     cache = sum(buffer.context_bytes for buffer in full.buffers)
     compute = sum(buffer.compute_bytes for buffer in full.buffers)
     work = full.work_bytes or 0
-    touched = min(compute, sum(buffer.compute_bytes for buffer in lean.buffers))
+    touched = sum(buffer.compute_bytes for buffer in lean.buffers) if touched_bytes is None else touched_bytes
     # Without flash attention the kernels copy the whole K·Q of a batch: work space grows with the depth, too.
     worked = min(work, lean.work_bytes or 0)
     structures = engine_structures_bytes(full, tokenizer=tokenizer)
-    highest, kept = weights.loading.get(settings.load_mode, (0, 0))
-    kept -= _reused(kept, [full.output_bytes, *(each.context_bytes for each in full.buffers)])
-    kept -= _reused(kept, [compute, work])
+    highest, kept, threshold = weights.loading.get(settings.load_mode, (0, 0, 0))
+    graph = full.graph_bytes or 0
+    kept -= _reused(
+        kept,
+        threshold,
+        [
+            (full.output_bytes, full.output_bytes),
+            *((each.context_bytes, each.context_bytes) for each in full.buffers),
+            (graph, graph),
+            (full.scheduler_bytes, 0),
+            (compute, min(compute, touched)),
+            (graph, graph),
+            (work, worked),
+        ],
+    )
     held = mapped + private + repacked + cache + compute + full.output_bytes + work + structures
-    reading = highest + engine_structures_bytes(None, tokenizer=False)
+    per_token = _TOKENIZER_BYTES_PER_TOKEN if tokenizer else _NO_TOKENIZER_BYTES_PER_TOKEN
+    reading = highest + _CODE_BYTES + full.vocabulary_tokens * per_token
     margin = max(kept, reading - held)
     # A prompt of several micro-batches leaves the graph of those without an output behind.
-    untouched = compute - touched + work - worked + (full.graph_bytes or 0)
+    untouched = compute - min(compute, touched) + work - worked + graph
     return device_row(
         HOST,
         mapped=mapped,
@@ -86,15 +103,22 @@ def engine_structures_bytes(full: Buffers | None, *, tokenizer: bool = True) -> 
     if full is None:
         return _CODE_BYTES
     told = _STRUCTURES_BYTES if full.structures_bytes is None else full.structures_bytes + (full.graph_bytes or 0)
-    return _CODE_BYTES + told + (full.vocabulary_tokens * _TOKENIZER_BYTES_PER_TOKEN if tokenizer else 0)
+    per_token = _TOKENIZER_BYTES_PER_TOKEN if tokenizer else _NO_TOKENIZER_BYTES_PER_TOKEN
+    return _CODE_BYTES + told + full.vocabulary_tokens * per_token
 
 
-def _reused(kept_bytes: int, sizes: Iterable[int]) -> int:
-    """What of the free heap the engine's later allocations take, each where it fits as a whole."""
-    left = kept_bytes
-    for size in sizes:
-        left -= size if size <= left else 0
-    return kept_bytes - left
+def _reused(kept_bytes: int, threshold_bytes: int, requests: Iterable[tuple[int, int]]) -> int:
+    """What of the free heap later allocations write to, each given as its size and how much of it is ever written.
+
+    One that fits is served from there; one that does not grows the heap, or is the system's from a certain size on.
+    """
+    left, written = kept_bytes, 0
+    for size, touched in requests:
+        if size <= left:
+            left, written = left - size, written + touched
+        elif size < threshold_bytes:
+            left, written = 0, written + min(left, touched)
+    return written
 
 
 def _host_weights(settings: Settings, weights: Weights) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ OPS = {
     "buffers": "memory:ask",
     "projector": "projector:ask",
     "holdings": "holdings:ask",
+    "touched": "touched:ask",
     "timing.open": "timing:open_model",
     "timing.run": "timing:run",
     "timing.close": "timing:close",

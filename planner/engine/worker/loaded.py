@@ -42,7 +42,7 @@ class Loaded(NamedTuple):
     model: Any
     rows: list[tuple[str, int, str, int]]
     lazy: dict[str, int]
-    loading: dict[str, tuple[int, int]]
+    loading: dict[str, tuple[int, int, int]]
 
 
 _kept: OrderedDict[str, Loaded] = OrderedDict()

@@ -16,7 +16,7 @@ from typing import Dict, List, NamedTuple, Tuple  # noqa: UP035 - read at run ti
 
 __all__ = ["Read", "loading"]
 
-_THRESHOLD, _LARGEST_THRESHOLD = 128 << 10, 32 << 20
+_THRESHOLD, _LARGEST_THRESHOLD, _PAGE = 128 << 10, 32 << 20, 4096
 
 
 class Read(NamedTuple):
@@ -32,7 +32,7 @@ class _Heap:
 
     def __init__(self) -> None:
         self.kept_bytes = 0
-        self._threshold = _THRESHOLD
+        self.threshold_bytes = _THRESHOLD
 
     def passing(self, size_bytes: int, copies: int) -> int:
         """Bytes that so many copies add while they are there, to what the heap kept before; they are freed again."""
@@ -41,23 +41,24 @@ class _Heap:
         for _ in range(copies):
             if free >= size_bytes:
                 free -= size_bytes
-            elif size_bytes >= self._threshold:
+            elif size_bytes >= self.threshold_bytes:
                 mapped += size_bytes
             else:
                 self.kept_bytes += size_bytes - free
                 free = 0
         added = self.kept_bytes - before + mapped
-        if mapped and self._threshold < size_bytes <= _LARGEST_THRESHOLD:
-            self._threshold = size_bytes
-        if self.kept_bytes >= 2 * self._threshold:
+        if mapped and self.threshold_bytes < size_bytes <= _LARGEST_THRESHOLD:
+            self.threshold_bytes = size_bytes + _PAGE  # with its header, in whole pages: the next of its size is below
+        if self.kept_bytes >= 2 * self.threshold_bytes:
             self.kept_bytes = 0
         return added
 
 
-def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int]]:  # noqa: UP006 - Python 3.9
+def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int, int]]:  # noqa: UP006 - Python 3.9
     """By load mode: the highest bytes in RAM while loading, and what stays free in the heap afterwards.
 
-    ``file_bytes`` are those of all tensors in the file.
+    The third number is the size from which on malloc asks the system instead of the heap. ``file_bytes`` are those of
+    all tensors in the file.
     """
     staged = sorted((each for each in tensors if not each.host), key=lambda each: (-each.size_bytes, each.order))
     plain = sorted((each for each in tensors if each.host), key=lambda each: each.order)
@@ -67,8 +68,8 @@ def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int]]:
         # Locked memory is there from the start, so every copy comes on top of it.
         "mlock": _read(staged, plain, 0, locked=True),
         "dio": _read(staged, plain, 1),
-        "mmap": (mapped, 0),
-        "mmap+mlock": (mapped, 0),
+        "mmap": (mapped, 0, _THRESHOLD),
+        "mmap+mlock": (mapped, 0, _THRESHOLD),
     }
 
 
@@ -78,7 +79,7 @@ def _read(
     copies: int,
     *,
     locked: bool = False,
-) -> Tuple[int, int]:  # noqa: UP006 - Python 3.9
+) -> Tuple[int, int, int]:  # noqa: UP006 - Python 3.9
     """Staged tensors first, each through one copy more than the plain ones' ``copies``."""
     heap = _Heap()
     held = highest = sum(each.size_bytes for each in plain) if locked else 0
@@ -87,4 +88,4 @@ def _read(
             held += 0 if locked and each.host else each.size_bytes
             before = heap.kept_bytes
             highest = max(highest, held + before + heap.passing(each.size_bytes, passing))
-    return highest, heap.kept_bytes
+    return highest, heap.kept_bytes, heap.threshold_bytes

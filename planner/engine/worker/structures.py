@@ -29,6 +29,7 @@ _CELL_BYTES = 4 + 12 + 4 + 32
 _STREAM_BYTES = 256 * 48
 # Name, shape and place of a tensor: in the file's table, in the model's, and in two maps by name.
 _TENSOR_BYTES = 2048
+_SPLIT_INPUTS, _OBJECT_BYTES = 30, 32  # GGML_SCHED_MAX_SPLIT_INPUTS, struct ggml_object
 _KEPT_GRAPHS = 2
 """The one planned with, and the one that ran last; a prompt of several micro-batches leaves another behind."""
 
@@ -37,6 +38,7 @@ def structures(eng: Engine, model: Any, context: Any, lines: Sequence[str]) -> d
     """``structures_bytes``, ``graph_bytes`` (metadata of one graph) and ``vocabulary_tokens`` of a context.
 
     ``structures_bytes`` counts two graphs; both are ``None`` where this build does not tell its limit of nodes.
+    ``scheduler_bytes`` is what the scheduler asks for in case that several devices take part; it stays unwritten.
     """
     vocabulary = int(eng.api.llama_vocab_n_tokens(eng.api.llama_model_get_vocab(model)))
     try:
@@ -45,7 +47,7 @@ def structures(eng: Engine, model: Any, context: Any, lines: Sequence[str]) -> d
         tensor = eng.ggml.ggml_tensor_overhead
         tensors = getattr(eng.llama, _TENSORS)
     except AttributeError:
-        return {"structures_bytes": None, "graph_bytes": None, "vocabulary_tokens": vocabulary}
+        return {"structures_bytes": None, "graph_bytes": None, "scheduler_bytes": 0, "vocabulary_tokens": vocabulary}
     nodes.restype, nodes.argtypes = ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint32]
     hashed.restype, hashed.argtypes = ctypes.c_size_t, [ctypes.c_size_t]
     overhead.restype, overhead.argtypes = ctypes.c_size_t, [ctypes.c_size_t, ctypes.c_bool]
@@ -58,5 +60,11 @@ def structures(eng: Engine, model: Any, context: Any, lines: Sequence[str]) -> d
     scheduler = int(hashed(most)) * (8 + 4 + 8) + int(hashed(most)) // 8
     found = [match for line in lines if (match := _CELLS.search(line))]
     cells = sum(int(match[1]) * int(match[2]) * _CELL_BYTES + int(match[2]) * _STREAM_BYTES for match in found)
+    copies = most * _SPLIT_INPUTS * 2 * (int(tensor()) - _OBJECT_BYTES)
     held = _KEPT_GRAPHS * graph + scheduler + cells + int(tensors(model)) * _TENSOR_BYTES + 4 * vocabulary
-    return {"structures_bytes": held, "graph_bytes": graph, "vocabulary_tokens": vocabulary}
+    return {
+        "structures_bytes": held,
+        "graph_bytes": graph,
+        "scheduler_bytes": copies,
+        "vocabulary_tokens": vocabulary,
+    }

@@ -21,6 +21,7 @@ _KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
 def describe(_args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Versions, build fingerprint, system info, devices, and this process's own resident bytes."""
     eng = engine()
+    idle = resident.resident_bytes()  # before the libraries are read through for their fingerprint
     return {
         "package_version": eng.package_version,
         "build": _fingerprint(eng),
@@ -30,7 +31,7 @@ def describe(_args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> 
         "gpu_offload": bool(eng.api.llama_supports_gpu_offload()),
         "devices": _devices(eng),
         "python": sys.version.split()[0],
-        "process_bytes": resident.resident_bytes(),
+        "process_bytes": idle,
     }
 
 

@@ -12,6 +12,7 @@ M_TRIM_THRESHOLD of mallopt(3), both dynamic).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Dict, List, NamedTuple, Tuple  # noqa: UP035 - read at run time, by Python 3.9 too
 
 __all__ = ["Read", "loading"]
@@ -27,6 +28,19 @@ class Read(NamedTuple):
     host: bool
 
 
+class _Copy(NamedTuple):
+    """What a copy asks for and gives back beyond its tensor: malloc counts its own header, whole pages and alignment.
+
+    So a second plain copy of one size comes from the heap, and a second aligned one from the system again.
+    """
+
+    asked_bytes: int
+    freed_bytes: int
+
+
+_PLAIN, _ALIGNED = _Copy(16, _PAGE), _Copy(3 * _PAGE, 2 * _PAGE)
+
+
 class _Heap:
     """glibc's malloc for passing copies: which come from its heap, and what of that stays."""
 
@@ -34,21 +48,23 @@ class _Heap:
         self.kept_bytes = 0
         self.threshold_bytes = _THRESHOLD
 
-    def passing(self, size_bytes: int, copies: int) -> int:
-        """Bytes that so many copies add while they are there, to what the heap kept before; they are freed again."""
+    def passing(self, size_bytes: int, copies: Sequence[_Copy]) -> int:
+        """Bytes that these copies add while they are there, to what the heap kept before; they are freed again."""
         free = before = self.kept_bytes
-        mapped = 0
-        for _ in range(copies):
-            if free >= size_bytes:
-                free -= size_bytes
-            elif size_bytes >= self.threshold_bytes:
-                mapped += size_bytes
+        mapped: list[_Copy] = []
+        for each in copies:
+            request = size_bytes + each.asked_bytes
+            if free >= request:
+                free -= request
+            elif request >= self.threshold_bytes:
+                mapped.append(each)
             else:
-                self.kept_bytes += size_bytes - free
+                self.kept_bytes += request - free
                 free = 0
-        added = self.kept_bytes - before + mapped
-        if mapped and self.threshold_bytes < size_bytes <= _LARGEST_THRESHOLD:
-            self.threshold_bytes = size_bytes + _PAGE  # with its header, in whole pages: the next of its size is below
+        added = self.kept_bytes - before + len(mapped) * size_bytes
+        for each in mapped:
+            if self.threshold_bytes < size_bytes + each.freed_bytes <= _LARGEST_THRESHOLD:
+                self.threshold_bytes = size_bytes + each.freed_bytes
         if self.kept_bytes >= 2 * self.threshold_bytes:
             self.kept_bytes = 0
         return added
@@ -64,10 +80,10 @@ def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int, i
     plain = sorted((each for each in tensors if each.host), key=lambda each: each.order)
     mapped = file_bytes + sum(each.size_bytes for each in staged)
     return {
-        "none": _read(staged, plain, 0),
+        "none": _read(staged, plain, ()),
         # Locked memory is there from the start, so every copy comes on top of it.
-        "mlock": _read(staged, plain, 0, locked=True),
-        "dio": _read(staged, plain, 1),
+        "mlock": _read(staged, plain, (), locked=True),
+        "dio": _read(staged, plain, (_ALIGNED,)),
         "mmap": (mapped, 0, _THRESHOLD),
         "mmap+mlock": (mapped, 0, _THRESHOLD),
     }
@@ -76,14 +92,14 @@ def loading(tensors: List[Read], file_bytes: int) -> Dict[str, Tuple[int, int, i
 def _read(
     staged: List[Read],  # noqa: UP006 - Python 3.9
     plain: List[Read],  # noqa: UP006 - Python 3.9
-    copies: int,
+    copies: Tuple[_Copy, ...],  # noqa: UP006 - Python 3.9
     *,
     locked: bool = False,
 ) -> Tuple[int, int, int]:  # noqa: UP006 - Python 3.9
-    """Staged tensors first, each through one copy more than the plain ones' ``copies``."""
+    """Staged tensors first, each through one plain copy beside the ``copies`` that all pass through."""
     heap = _Heap()
     held = highest = sum(each.size_bytes for each in plain) if locked else 0
-    for tensors, passing in ((staged, copies + 1), (plain, copies)):
+    for tensors, passing in ((staged, (_PLAIN, *copies)), (plain, copies)):
         for each in tensors:
             held += 0 if locked and each.host else each.size_bytes
             before = heap.kept_bytes

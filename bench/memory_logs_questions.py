@@ -12,7 +12,7 @@ from memory_logs_records import Log
 
 from planner.engine.devices import PhantomDevice
 
-__all__ = ["NotAskedError", "Question", "question"]
+__all__ = ["NotAskedError", "Question", "question", "split_as_told"]
 
 _MIB = 1 << 20
 _BACKENDS = {"CUDA": "cuda", "ROCm": "rocm", "Vulkan": "vulkan", "Metal": "metal", "MTL": "metal", "RPC": "cuda"}
@@ -72,13 +72,26 @@ def question(log: Log, told: Mapping[str, object]) -> Question:
     return Question(settings, tuple(_device(log, name) for name in names), names)
 
 
+def split_as_told(log: Log, asked: Question, layers: int) -> Question | None:
+    """The question with the split that the log's own cache shows; ``None`` where it shows none.
+
+    Only for several cards that hold all layers: the output lies on the last of them, and counts as a layer.
+    """
+    told = [(log.kv_buffers or {}).get(name, 0.0) for name in asked.names]
+    if len(told) < 2 or not all(told) or asked.settings["tensor_split"] or asked.settings["gpu_layers"] != -1:
+        return None
+    counts = [float(round(size / sum(told) * layers)) for size in told]
+    counts[-1] += 1
+    return asked._replace(settings={**asked.settings, "tensor_split": counts})
+
+
 def _device_names(log: Log) -> tuple[str, ...]:
     """The devices that hold something, by number; their names as the log has them (``CUDA0``, ``Metal``)."""
     found: dict[str, tuple[str, int]] = {}
     for buffers in (log.model_buffers, log.kv_buffers, log.compute_buffers, log.recurrent_buffers, _rows(log)):
         for name in buffers or {}:
             match = _DEVICE.match(name)
-            if match is None or name.endswith("_Host"):
+            if match is None or name.endswith(("_Host", "CUDA_Split", "ROCm_Split")):
                 continue
             if match[1] in _NO_RULES and match[1] != "Meta":
                 raise NotAskedError(f"no rules are known for devices of {match[1]}")
@@ -130,6 +143,8 @@ def _unified(log: Log, sequences: int) -> bool:
 
 def _flash(log: Log) -> str:
     if log.flash_attn is not None:
+        if str(log.flash_attn) not in _FLASH:
+            raise NotAskedError(f"flash attention is told as {log.flash_attn!r}")
         return _FLASH[str(log.flash_attn)]
     return "auto" if (log.year or 2026) >= 2026 else "off"
 
@@ -149,14 +164,17 @@ def _overrides(log: Log, told: Mapping[str, object], names: tuple[str, ...]) -> 
     listed = told.get("overrides") or log.overrides or []
     assert isinstance(listed, list)
     renamed = []
-    for each in listed:
-        pattern, _, buffer = str(each).rpartition("=")
+    for each in ",".join(str(text) for text in listed).split(","):
+        pattern, _, buffer = each.rpartition("=")
+        if not pattern:
+            continue
         renamed.append((pattern, buffer if buffer == "CPU" else _asked_name(names, buffer)))
     return renamed
 
 
 def _asked_name(names: tuple[str, ...], name: str) -> str:
     match = _DEVICE.match(name)
-    assert match is not None
-    alike = [each for each in names if each.startswith(match[1])]
+    alike = [each for each in names if match is not None and each.startswith(match[1])]
+    if match is None or name not in alike:
+        raise NotAskedError(f"an override names {name}, which holds nothing in the log")
     return f"{match[1]}{alike.index(name)}"

@@ -15,15 +15,18 @@ _CHANNELS, _FLOAT_BYTES = 3, 4
 # mtmd_batch_encode_impl), and each slot keeps its last task's chunks (server-context.cpp, task_prev); the graph's
 # inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at commit 0c1e57098.
 _COPIES_AS_NUMBERS = 2
+# Metadata of a graph of up to 8192 nodes, its scheduler and libmtmd's own pages, for each encoder. With this at zero a
+# real llama-server held 8 MiB more than foretold, whether that was 323 or 2934 MiB (bench/server_memory.py).
+_ENCODER_STRUCTURES_BYTES = 10 << 20
 
 
 class ProjectorMemory(Report, frozen=True, kw_only=True):
-    """A projector's bytes on one device; ``total_bytes`` = weights + compute + work + pictures.
+    """A projector's bytes on one device; ``total_bytes`` = weights + compute + work + pictures + process.
 
     ``compute_bytes`` is for the largest picture, ``warmup_bytes`` what the engine has reserved after its start, before
     any picture. ``work_bytes`` is taken by the CPU's kernels. ``pictures_bytes`` is what the host holds of a picture
-    while it is encoded. ``bounded`` is false where the engine does not bound the picture (or the recording):
-    ``compute_bytes`` is then the warm-up's, and larger input takes more.
+    while it is encoded, ``process_bytes`` what encoders take beside every buffer. ``bounded`` is false where the engine
+    does not bound the picture (or the recording): ``compute_bytes`` is then the warm-up's, and larger input takes more.
     """
 
     device: str
@@ -32,12 +35,13 @@ class ProjectorMemory(Report, frozen=True, kw_only=True):
     warmup_bytes: int = 0
     work_bytes: int = 0
     pictures_bytes: int = 0
+    process_bytes: int = 0
     bounded: bool = True
 
     @property
     def total_bytes(self) -> int:
         """What the device must have beside everything else."""
-        return self.weights_bytes + self.compute_bytes + self.work_bytes + self.pictures_bytes
+        return self.weights_bytes + self.compute_bytes + self.work_bytes + self.pictures_bytes + self.process_bytes
 
 
 def projector_memory(answer: ProjectorAnswer, *, slots: int = 1) -> tuple[ProjectorMemory, ...]:
@@ -66,6 +70,7 @@ def _add_part(rows: dict[str, dict[str, int]], part: ProjectorPart, slots: int) 
             _add(rows, device_of(name), field, size)
     _add(rows, HOST, "work_bytes", part.work_bytes or 0)
     _add(rows, HOST, "pictures_bytes", _pictures_bytes(part, slots))
+    _add(rows, HOST, "process_bytes", _ENCODER_STRUCTURES_BYTES)
 
 
 def _pictures_bytes(part: ProjectorPart, slots: int) -> int:

@@ -39,7 +39,9 @@ def test_every_byte_of_an_answer_is_on_one_device(weights, warmup, more, work, o
     assert sum(row.compute_bytes for row in rows) == sum(largest.values())
     assert sum(row.work_bytes for row in rows) == (work if on_host else 0)
     assert all(
-        row.total_bytes == row.weights_bytes + row.compute_bytes + row.work_bytes + row.pictures_bytes for row in rows
+        row.total_bytes
+        == row.weights_bytes + row.compute_bytes + row.work_bytes + row.pictures_bytes + row.process_bytes
+        for row in rows
     )
     assert [row.device for row in rows] == (["CPU"] if on_host else ["CUDA0", "CPU"])
 

@@ -20,11 +20,11 @@ Install what is to be asked, each in a place of its own, then name it by an opti
                                                 # --llama-fit-params build/bin/llama-fit-params; llama-cpp-python's
                                                 # source distribution has llama.cpp's sources in vendor/
 
-    python bench/rivals.py [--only SUBSTRING] [--before "flock FILE"] [--truth FILE.jsonl] [--output FILE.json]
+    python bench/rivals.py [--only SUBSTRING] [--before "flock FILE"] [--truth FILE.jsonl [--no-load]] [--output FILE]
 
 A tool that is absent is skipped, and the result says so. ``--before`` is put before each real load; ``--truth``
-keeps the real loads and takes them from there when the engine build is the same, so that asking again is quick. 40
-loads of up to 10 GB: 15 minutes where nothing else runs.
+keeps the real loads and takes them from there when the engine build is the same, so that asking again is quick, and
+``--no-load`` leaves out what it does not hold. 32 loads of up to 10 GB: 15 minutes where nothing else runs.
 """
 
 import argparse
@@ -76,7 +76,7 @@ NOT_ASKED: Mapping[str, str] = {
 
 
 def configurations() -> list[Configuration]:
-    """The list: two to six of each model, no load above 10 GB."""
+    """The list: dense, mixture, latent attention and hybrids; no load above 10 GB."""
     rows = """
         qwen3-0.6b Q4_K_M 4096 mmap f16; qwen3-0.6b Q4_K_M 8192 mmap f16; qwen3-0.6b Q4_K_M 32768 mmap f16
         qwen3-0.6b Q8_0 4096 mmap f16; qwen3-0.6b Q8_0 8192 none f16; qwen3-0.6b Q8_0 32768 mmap f16
@@ -85,18 +85,14 @@ def configurations() -> list[Configuration]:
         qwen3-1.7b Q8_0 32768 none q8_0
         qwen3-4b Q4_K_M 4096 mmap f16; qwen3-4b Q4_K_M 8192 none f16; qwen3-4b Q4_K_M 32768 mmap q8_0
         qwen3-4b Q8_0 8192 mmap f16; qwen3-4b Q8_0 32768 none f16
-        qwen3-8b Q4_K_M 4096 mmap f16; qwen3-8b Q4_K_M 8192 none f16; qwen3-8b Q4_K_M 32768 none q8_0
-        qwen3-8b Q8_0 4096 mmap f16; qwen3-8b Q8_0 8192 none q8_0
-        qwen2.5-7b Q4_K_M 4096 mmap f16; qwen2.5-7b Q4_K_M 8192 none q8_0; qwen2.5-7b Q4_K_M 32768 none f16
-        qwen2.5-7b Q8_0 8192 mmap f16
-        deepseek-r1-distill-llama-8b Q4_K_M 4096 mmap f16; deepseek-r1-distill-llama-8b Q4_K_M 8192 none f16
-        deepseek-r1-distill-llama-8b Q4_K_M 32768 none q8_0; deepseek-r1-distill-llama-8b Q8_0 4096 none f16
-        deepseek-v2-lite Q3_K_M 8192 none f16; deepseek-v2-lite Q3_K_M 32768 none q8_0
-        qwen3-30b-a3b IQ2_XXS 4096 none f16
         qwen3.5-0.8b Q4_K_M 8192 mmap f16; qwen3.5-0.8b Q8_0 32768 none q8_0
         qwen3.5-2b Q4_K_M 4096 mmap f16; qwen3.5-2b Q8_0 8192 none f16
-        qwen3.5-4b Q4_K_M 32768 mmap f16; qwen3.5-4b Q8_0 8192 mmap f16
-        qwen3.5-9b Q4_K_M 8192 none f16; qwen3.5-9b Q4_K_M 32768 none q8_0
+        deepseek-v2-lite Q3_K_M 8192 none f16; deepseek-v2-lite Q3_K_M 32768 none q8_0
+        qwen3-30b-a3b IQ2_XXS 4096 none f16
+        qwen3.5-4b Q4_K_M 32768 mmap f16; qwen3.5-9b Q4_K_M 8192 none f16
+        qwen2.5-7b Q4_K_M 4096 mmap f16; qwen2.5-7b Q4_K_M 32768 none f16
+        qwen3-8b Q4_K_M 4096 mmap f16; qwen3-8b Q4_K_M 8192 none f16; qwen3-8b Q8_0 8192 none q8_0
+        deepseek-r1-distill-llama-8b Q4_K_M 8192 none f16; deepseek-r1-distill-llama-8b Q8_0 4096 none f16
     """
     found = []
     for line in rows.replace(";", "\n").split("\n"):
@@ -203,7 +199,7 @@ def rows_of(
     threads = len(os.sched_getaffinity(0))
     rows = []
     for each in configurations():
-        if options.only not in each.label:
+        if options.only not in each.label or (options.no_load and each.label not in known):
             continue
         model, quantization = catalogued.model(each.model), catalogued.quantization(each.quantization)
         layout = oracle.typed_layout(
@@ -234,12 +230,13 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--before", default="", metavar="COMMAND")
     parser.add_argument("--truth", type=Path)
+    parser.add_argument("--no-load", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     rivals, absent = find_rivals(options)
     with tempfile.TemporaryDirectory() as name, EngineChild() as child, Oracle(child) as oracle:
         catalogued = catalogue.load()
-        askers: list[Asker] = [Planner(catalogued, oracle), *rivals]
+        askers: list[Asker] = [Planner(catalogued, oracle, Path(name)), *rivals]
         rows = rows_of(options, askers, Path(name), catalogued, oracle)
         build = oracle.system().build
     summary = summarize(rows, [asker.name for asker in askers])

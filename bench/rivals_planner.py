@@ -1,17 +1,18 @@
-"""The planner asked about a configuration as :mod:`memory` asks it: the very process that the referee runs.
+"""The planner asked about a configuration as :mod:`memory` asks it: about the very process that the referee runs.
 
 ``planner estimate`` speaks of a whole model, which has a tokenizer, and of a chat; the referee loads a phantom, which
-has none, and runs one micro-batch. The estimate is the same function, told of both.
+has none, and runs one micro-batch. The estimate is the same, told of both.
 """
 
 from importlib.metadata import version
+from pathlib import Path
 
-from memory import what_runs
+from memory import Bench
+from memory_draw import Case, Part
 from rivals_ask import Answer, Subject
 
 from planner import catalogue
 from planner.engine.oracle import Oracle
-from planner.estimate.memory import host_memory
 from planner.types.plan import DeviceMemory
 
 
@@ -20,31 +21,30 @@ class Planner:
 
     name = "planner"
     claims = (
-        "total: all that the engine reserves, process included (the promise to fit); resident: what a chat touches (one"
-        " output a sequence); weights, cache and compute: the engine's buffers, repacked copies included"
+        "total: all that the engine reserves, process included (the promise to fit); resident: what one micro-batch and"
+        " a chat's single outputs touch; weights, cache and compute: the engine's buffers, repacked copies included"
     )
 
-    def __init__(self, catalogued: catalogue.Catalogue, oracle: Oracle) -> None:
-        self._catalogued = catalogued
-        self._oracle = oracle
+    def __init__(self, catalogued: catalogue.Catalogue, oracle: Oracle, folder: Path) -> None:
+        self._bench = Bench(catalogued, oracle, folder)
 
     def version(self) -> str:
         """The package's version."""
         return version("llama-planner")
 
     def ask(self, subject: Subject) -> Answer:
-        """``host_memory`` for a process without a tokenizer."""
-        each, settings = subject.configuration, subject.settings
-        key, quantization = self._catalogued.shape_key(subject.model), self._catalogued.quantization(each.quantization)
-        source = lambda: self._catalogued.layout(subject.model)  # noqa: E731 - the oracle may never call it
-        weights = self._oracle.weights(key, source, quantization, settings)
-        full, lean = self._oracle.buffers(key, source, [settings, what_runs(settings)], quantization)
-        process_bytes = self._oracle.system().process_bytes or 0
-        return planner_answer(
-            host_memory(
-                settings, weights, full, lean, process_bytes=process_bytes, available_bytes=None, tokenizer=False
-            )
-        )
+        """The host's row of the configuration."""
+        each = subject.configuration
+        changes: dict[str, object] = {
+            "context_tokens": each.context_tokens,
+            "load_mode": each.load_mode,
+            "cache_type_k": each.cache_type,
+            "cache_type_v": each.cache_type,
+            "threads": subject.settings.threads,
+            "threads_batch": subject.settings.threads_batch,
+        }
+        row, _ = self._bench.estimate(Case(Part(each.model), each.quantization, changes))
+        return planner_answer(row)
 
 
 def planner_answer(row: DeviceMemory) -> Answer:

@@ -1,6 +1,7 @@
 """The rivals' table says what the rivals said: their outputs are read right, and its verdict can fail."""
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +195,20 @@ def test_the_claim_can_be_refuted(bench, factors, fault):
     rows = [row(bench, **factors)]
     faults = table.broken(rows, table.summarize(rows, list(factors)))
     assert [each[: len(fault)] for each in faults] == [fault] if fault else faults == []
+
+
+def test_the_recorded_table_comes_out_of_its_rows_again(bench):
+    """Configurations of the list, each with a truth, and each tool answered or said why not."""
+    recorded = json.loads((ROOT / "bench/results/rivals.json").read_text())
+    labels = [each.label for each in bench["rivals"].configurations()]
+    rows = [each["configuration"] for each in recorded["rows"]]
+    assert [label for label in labels if label in rows] == rows
+    assert len(set(labels)) == len(labels) >= 30
+    tools = list(recorded["tools"])
+    assert all(list(each["answers"]) == tools for each in recorded["rows"])
+    assert all(
+        "none" in answer or answer["total"] > 0 for each in recorded["rows"] for answer in each["answers"].values()
+    )
+    summary = bench["rivals_table"].summarize(recorded["rows"], tools)
+    assert summary == recorded["summary"]
+    assert bench["rivals_table"].broken(recorded["rows"], summary) == recorded["refuted"]

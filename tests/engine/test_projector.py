@@ -10,6 +10,7 @@ import pytest
 
 from planner.engine.child import EngineChild
 from planner.engine.devices import PhantomDevice
+from planner.engine.headers import read_header
 from planner.engine.phantom import write_phantom
 from planner.engine.projector import ProjectorSettings, ask_projector, projector_layout
 from planner.errors import BadInputError
@@ -190,6 +191,20 @@ def test_a_damaged_projector_is_refused_in_the_engines_words(child):
     answer = ask_projector(child, broken, [ProjectorSettings()], devices=NO_GPU)[0]
     assert answer.parts == ()
     assert "mm.2.weight" in (answer.refused or "")
+
+
+def test_a_header_says_as_much_as_the_file(child, tmp_path):
+    """The first bytes of a projector, read as any header is, give the same answer as its whole layout."""
+    layout = layouts.qwen3_vl(layers=2, deep=(0,))
+    path = tmp_path / "mmproj.gguf"
+    write_phantom(path, layout)
+    header = read_header(child, [path])
+    from_header = projector_layout(header)
+    assert from_header.tensors == layout.tensors
+    settings = [ProjectorSettings(threads=2)]
+    assert ask_projector(child, from_header, settings, devices=[CARD]) == ask_projector(
+        child, layout, settings, devices=[CARD]
+    )
 
 
 def test_a_model_is_no_projector():

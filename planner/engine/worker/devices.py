@@ -37,6 +37,7 @@ _WHOLE = "whole"  # the stand-in of ``device_whole.py``, which is nobody's card
 _MOST_DEVICES = 15  # GGML_SCHED_MAX_BACKENDS of 16, one of which is the CPU; with more the engine aborts
 
 _Pointer, _Size = ctypes.c_void_p, ctypes.c_size_t
+_Allocate = ctypes.CFUNCTYPE(_Pointer, _Pointer, _Size)
 
 
 class Rules(NamedTuple):
@@ -169,12 +170,18 @@ class _Backend:
             cpu = (_Pointer * 8).from_address(self.eng.ggml_cpu_buffer_type())
             self.host = (_Pointer * 8)(*cpu)
             self.host[0] = _functions(_Pointer, [_Pointer], lambda _buft: title)
+            self.host[1] = _functions(_Pointer, [_Pointer, _Size], self._allocate_on_host)
             if alignment is not None:
                 self.host[2] = _functions(_Size, [_Pointer], lambda _buft: alignment)
             if most is not None:
                 self.host[3] = _functions(_Size, [_Pointer], lambda _buft: most)
             self.host[_TYPE_DEVICE] = self.devices[0].address  # the host buffers of all cards are the first one's
         return ctypes.addressof(self.host)
+
+    def _allocate_on_host(self, buffer_type: int, size: int) -> int | None:
+        """What the CPU's buffer type does at this moment: others put a function of their own there for a while."""
+        allocate = _Allocate.from_address(self.eng.ggml_cpu_buffer_type() + ctypes.sizeof(_Pointer))
+        return int(allocate(buffer_type, size) or 0) or None
 
 
 class _Device:

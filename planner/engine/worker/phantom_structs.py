@@ -7,7 +7,6 @@ another layout, so the interface's version is asked first, and ``devices.py`` as
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,24 +55,22 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._kept: list[Any] = []
-        self._ours: set[int] = set()
         self._failure: BaseException | None = None
-        self._before = sys.unraisablehook
-        sys.unraisablehook = self._note
 
     def __call__(self, result: Any, arguments: Sequence[Any], python: Callable[..., Any]) -> int:
-        """The address of a C function that calls ``python``."""
-        made = ctypes.CFUNCTYPE(result, *arguments)(python)
-        self._kept.append((made, python))
-        self._ours.add(id(python))
-        return int(ctypes.cast(made, _Pointer).value or 0)
+        """The address of a C function that calls ``python``; where that raises, C gets no, 0 or NULL."""
+        nothing = None if result is None else result().value
 
-    def _note(self, unraisable: Any) -> None:
-        """What ctypes does with an exception in a callback, which C cannot be told of; a wrapper would cost more."""
-        if id(unraisable.object) not in self._ours:
-            self._before(unraisable)
-        elif self._failure is None:
-            self._failure = unraisable.exc_value
+        def guarded(*given: Any) -> Any:
+            try:
+                return python(*given)
+            except BaseException as failure:  # noqa: BLE001 - C knows no exceptions; see raise_failure
+                self._failure = self._failure or failure
+                return nothing
+
+        made = ctypes.CFUNCTYPE(result, *arguments)(guarded)
+        self._kept.append(made)
+        return int(ctypes.cast(made, _Pointer).value or 0)
 
     def raise_failure(self) -> None:
         """Raise the first failure since this was last asked: through C it would look like an answer of no or 0."""

@@ -83,7 +83,8 @@ class Bench:
         if full.refused or small.refused:
             raise RefusedError(full.refused or small.refused)
         typed = self._oracle.typed_layout(key, source, quantization)
-        told = self._oracle.ask_about("touched", typed, {"settings": [*map(msgspec.to_builtins, (settings, lean))]})
+        asked = [msgspec.to_builtins(each) for each in (settings, among_others(settings), lean)]
+        told = self._oracle.ask_about("touched", typed, {"settings": asked, "outputs": 1})
         touched = msgspec.convert(told["touched_bytes"], int | None)
         process_bytes = self._oracle.system().process_bytes or 0
         row = host_memory(
@@ -146,10 +147,10 @@ class Bench:
         except (RefusedError, EngineDiedError) as refusal:
             real = self.load(case, self.sizes(case)[0])
             told = real.get("refused")
-            return {"case": case.label, "refused": str(refusal)[-200:], "engine_refused": told and str(told)[-200:]}
+            return {**case.row, "refused": str(refusal)[-200:], "engine_refused": told and str(told)[-200:]}
         real = self.load(case, row.total_bytes)
         if "refused" in real:
-            return {"case": case.label, "refused": None, "engine_refused": str(real["refused"])[-300:]}
+            return {**case.row, "refused": None, "engine_refused": str(real["refused"])[-300:]}
         return compare(case, row, expected, real)
 
     def _key(self, case: Case) -> str:
@@ -177,6 +178,19 @@ def what_runs(settings: Settings) -> Settings:
     tokens = min(settings.ubatch, settings.batch, _padded(per_sequence) - 32)
     return msgspec.structs.replace(
         settings, parallel=1, outputs_max=1, kv_unified=False, context_tokens=_padded(tokens), ubatch=tokens
+    )
+
+
+def among_others(settings: Settings) -> Settings:
+    """As :func:`what_runs`, in a cache that is cut for as many sequences as there are."""
+    lean = what_runs(settings)
+    caches = 1 if settings.kv_unified else settings.parallel
+    return msgspec.structs.replace(
+        lean,
+        parallel=settings.parallel,
+        outputs_max=settings.parallel,
+        kv_unified=settings.kv_unified,
+        context_tokens=lean.context_tokens * caches,
     )
 
 
@@ -214,7 +228,7 @@ def compare(
     truth = max(after["pss"], int(str(real["peak"])))
     predicted = estimate.resident_bytes or 0
     return {
-        "case": case.label,
+        **case.row,
         "buffers": len(actual),
         "worst_buffer": worst,
         "worst_buffer_percent": round(100 * errors[worst], 4),

@@ -46,12 +46,6 @@ class Part(NamedTuple):
         """Its metadata and unquantized tensors."""
         return catalogued.layout(self.shape(catalogued), self.layers)
 
-    @property
-    def label(self) -> str:
-        """The model's id and what of it was taken."""
-        kept = "" if self.layers is None else f" layers {','.join(map(str, self.layers))}"
-        return self.model + kept + ("" if self.experts is None else f" of {self.experts} experts")
-
 
 class Case(NamedTuple):
     """One configuration: the model or part, its quantization and what differs from the default settings."""
@@ -66,9 +60,16 @@ class Case(NamedTuple):
         return msgspec.convert(self.changes, Settings)
 
     @property
-    def label(self) -> str:
-        """All in one line."""
-        return f"{self.part.label} {self.quantization} " + " ".join(f"{k}={v}" for k, v in self.changes.items())
+    def row(self) -> dict[str, object]:
+        """As it is recorded; :meth:`from_row` reads it again."""
+        return {**self.part._asdict(), "quantization": self.quantization, "settings": self.changes}
+
+    @staticmethod
+    def from_row(row: dict[str, object]) -> "Case":
+        """The configuration of a recorded row."""
+        layers = msgspec.convert(row["layers"], tuple[int, ...] | None)
+        part = Part(str(row["model"]), layers, msgspec.convert(row["experts"], int | None))
+        return Case(part, str(row["quantization"]), msgspec.convert(row["settings"], dict[str, object]))
 
 
 class Draw:

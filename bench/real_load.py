@@ -17,7 +17,7 @@ import llama_cpp.llama_cpp as api
 LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 FLASH = {"auto": -1, "off": 0, "on": 1}
-LAZY = {"auto": 0, "on": 1, "off": 2}
+LAZY = {"off": 0, "auto": 1, "on": 2}
 LINE = re.compile(r"(\S+) +(model buffer|KV buffer|RS buffer|compute buffer|output buffer) size = +([\d.]+) MiB")
 
 
@@ -39,6 +39,7 @@ def model_of(request: dict) -> object:
     settings = request["settings"]
     params = api.llama_model_default_params()
     params.load_mode = LOAD_MODES[settings["load_mode"]]
+    params.lazy_mode = LAZY[settings["lazy_mode"]]
     params.use_extra_bufts = settings["repack"]
     return api.llama_model_load_from_file(request["path"].encode(), params)
 

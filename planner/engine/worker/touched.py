@@ -33,25 +33,33 @@ _SOMEWHERE = 1 << 32
 
 
 def ask(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """``{"path", "settings": [planned, run]}`` → ``{"touched_bytes"}``, ``None`` where this build cannot tell."""
+    """``{"path", "settings": [planned, *runs], "outputs"}`` → ``{"touched_bytes"}``, ``None`` where it cannot be told.
+
+    Of the ``runs`` (with so many ``outputs`` each) the first counts whose graph has as many nodes as the planned one:
+    only then does the engine keep the places.
+    """
     eng = engine()
-    planned, run = args["settings"]
+    planned, *runs = args["settings"]
     with loaded(eng, args, planned) as found, untouched_state(eng), contextlib.ExitStack() as contexts:
         if found is None:
             return {"unknown": True}
         graphs: list[int] = []
-        for settings in (planned, run):
+        for settings, outputs in (
+            (planned, int(planned.get("outputs_max", 0))),
+            *((run, args["outputs"]) for run in runs),
+        ):
             eng.take_lines()
             try:
                 context = eng.make_context(found.model, settings)
             except Refused:
                 return {"touched_bytes": None}
             contexts.callback(eng.api.llama_free, context)
-            graph = Reserve(eng).graph(context, outputs=int(settings.get("outputs_max", 0)))
+            graph = Reserve(eng).graph(context, outputs=outputs)
             if graph is None:
                 return {"touched_bytes": None}
             graphs.append(graph)
-        return {"touched_bytes": _touched(eng, Tensors(eng), *graphs)}
+        alike = [each for each in graphs[1:] if _nodes(each) == _nodes(graphs[0])]
+        return {"touched_bytes": _touched(eng, Tensors(eng), graphs[0], (alike or graphs[1:])[0])}
 
 
 def _touched(eng: Engine, tensors: Tensors, planned: int, run: int) -> int | None:
@@ -103,13 +111,17 @@ def _addressed(tensors: Tensors, graph: int) -> Iterator[list[int]]:
 
 def _all(tensors: Tensors, graph: int) -> set[int]:
     """Every tensor of a graph: its nodes, what they read, and what those are views of."""
-    count = ctypes.c_int.from_address(graph + _COUNT).value
+    count = _nodes(graph)
     nodes = (ctypes.c_uint64 * count).from_address(ctypes.c_uint64.from_address(graph + _NODES).value)
     found: set[int] = set()
     for node in nodes:
         found.update(each for each in (node, *tensors.sources(node)) if each)
     found.update(source for each in list(found) if (source := tensors.view_source(each)))
     return found
+
+
+def _nodes(graph: int) -> int:
+    return ctypes.c_int.from_address(graph + _COUNT).value
 
 
 def _data(tensor: int) -> int:

@@ -5,6 +5,7 @@ that a bench says "unchecked" instead of passing without a limit.
 """
 
 import contextlib
+import itertools
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 __all__ = ["CannotLimitError", "Limited", "limited"]
 
 ROOT = Path("/sys/fs/cgroup")
+_numbers = itertools.count()
 
 
 class CannotLimitError(Exception):
@@ -60,7 +62,8 @@ def limited(memory_bytes: int, cpus: float) -> Iterator[Limited]:
     folders: list[Path] = []
     try:
         version = 2 if (ROOT / "cgroup.controllers").exists() else 1
-        folders = _make_v2(memory_bytes, cpus) if version == 2 else _make_v1(memory_bytes, cpus)
+        name = f"bench-{os.getpid()}-{next(_numbers)}"
+        folders = _make_v2(name, memory_bytes, cpus) if version == 2 else _make_v1(name, memory_bytes, cpus)
         yield Limited(folders, version)
     except OSError as error:
         raise CannotLimitError(f"cannot make a cgroup: {error}") from error
@@ -69,15 +72,15 @@ def limited(memory_bytes: int, cpus: float) -> Iterator[Limited]:
             _remove(folder)
 
 
-def _make_v1(memory_bytes: int, cpus: float) -> list[Path]:
+def _make_v1(name: str, memory_bytes: int, cpus: float) -> list[Path]:
     own = {
         controller: path
         for line in Path("/proc/self/cgroup").read_text().splitlines()
         for controllers, path in [line.split(":", 2)[1:]]
         for controller in controllers.split(",")
     }
-    memory = ROOT / "memory" / own["memory"].lstrip("/") / f"bench-{os.getpid()}"
-    cpu = ROOT / "cpu" / own["cpu"].lstrip("/") / f"bench-{os.getpid()}"
+    memory = ROOT / "memory" / own["memory"].lstrip("/") / name
+    cpu = ROOT / "cpu" / own["cpu"].lstrip("/") / name
     memory.mkdir()
     (memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
     cpu.mkdir()
@@ -85,9 +88,9 @@ def _make_v1(memory_bytes: int, cpus: float) -> list[Path]:
     return [memory, cpu]
 
 
-def _make_v2(memory_bytes: int, cpus: float) -> list[Path]:
+def _make_v2(name: str, memory_bytes: int, cpus: float) -> list[Path]:
     own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    folder = ROOT / own[3:].lstrip("/") / f"bench-{os.getpid()}"
+    folder = ROOT / own[3:].lstrip("/") / name
     folder.mkdir()
     (folder / "memory.max").write_text(str(memory_bytes))
     (folder / "memory.swap.max").write_text("0")

@@ -221,11 +221,18 @@ def _index(capability: Capability, kept: Retention) -> Index:
 
 
 def _headroom_share(memory: tuple[DeviceMemory, ...]) -> float:
-    """The share of all memory that a candidate leaves free beside the reserves."""
-    rows = [(row.available_bytes, row.headroom_bytes) for row in memory]
-    offered = sum(available for available, _ in rows if available is not None)
-    left = sum(max(0, headroom) for _, headroom in rows if headroom is not None)
-    return left / offered if offered > 0 else 0.0
+    """The share of its memory that the fuller side has left beside the reserves: all GPUs together, or the host.
+
+    Not of all memory together: RAM added to a machine whose card does the work must not lower it. Nor of each card: how
+    layers fall on several cards changes with every byte of them.
+    """
+    sides = [tuple(row for row in memory if is_host(row) is host) for host in (False, True)]
+    return min((_share_left(rows) for rows in sides if rows), default=0.0)
+
+
+def _share_left(rows: tuple[DeviceMemory, ...]) -> float:
+    offered = sum(row.available_bytes or 0 for row in rows)
+    return sum(max(0, row.headroom_bytes or 0) for row in rows) / offered if offered > 0 else 0.0
 
 
 def _share_in_ram(memory: tuple[DeviceMemory, ...]) -> float:

@@ -13,7 +13,7 @@ from planner.choose import policy
 from planner.estimate.speed import Kernel, kernel_of
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
-from planner.types.plan import Goal, Reason
+from planner.types.plan import DeviceMemory, Goal, Reason
 from planner.types.settings import CacheType, LoadMode, Settings
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "gpu_is_used",
     "ladder",
     "least_bytes",
+    "least_weights",
     "memory_bound",
     "most_tokens_per_s",
     "recipes",
@@ -38,10 +39,11 @@ Kept = Callable[[Quantization], float]
 
 
 class Step(NamedTuple):
-    """One rung of the settings ladder: context per sequence and cache type."""
+    """One rung of the settings ladder: context per sequence, cache type, and tokens of a prompt worked on at once."""
 
     context: int
     cache: CacheType
+    ubatch: int = policy.UBATCHES[0]
 
 
 def screen(goal: Goal, model: Model) -> Reason | None:
@@ -129,13 +131,21 @@ _KERNELS: tuple[Kernel, ...] = ("plain", "k4", "k56", "k23", "codebook")
 
 
 def ladder(goal: Goal, model: Model) -> tuple[Step, ...]:
-    """Context and cache type to try, the best first; each later rung costs more quality than the one before."""
+    """Context, cache type and micro-batch to try, the best first; no later rung has more quality than one before.
+
+    A smaller micro-batch only reads prompts more slowly, so it comes before a smaller cache type.
+    """
     return _ladder(goal, policy.contexts(goal, model), model.context_native)
 
 
 @functools.lru_cache(maxsize=256)
 def _ladder(goal: Goal, contexts: tuple[int, ...], context_native: int) -> tuple[Step, ...]:
-    steps = [Step(context, cache) for context in contexts for cache in policy.cache_ladder(goal)]
+    steps = [
+        Step(context, cache, ubatch)
+        for context in contexts
+        for cache in policy.cache_ladder(goal)
+        for ubatch in policy.UBATCHES
+    ]
 
     def worth(step: Step) -> float:
         return policy.context_factor(goal, context_native, step.context) * policy.cache_factor(step.cache)
@@ -171,6 +181,11 @@ def least_bytes(model: Model, quantization: Quantization) -> int:
     """
     share = 0.9 if quantization.bits_per_weight >= 4.4 else 0.75
     return int(model.parameters * max(1.5, share * quantization.bits_per_weight) / 8)
+
+
+def least_weights(row: DeviceMemory) -> int:
+    """Weight bytes of a device whatever the load mode: a repacked copy beside the mapped file can be done without."""
+    return row.weights_bytes - (row.weights_repacked_bytes if row.weights_mapped_bytes else 0)
 
 
 _BEYOND_PEAK = 1.25
@@ -237,6 +252,7 @@ def base_settings(goal: Goal, machine: Machine, step: Step, *, load_mode: LoadMo
         parallel=goal.parallel,
         cache_type_k=step.cache,
         cache_type_v=step.cache,
+        ubatch=step.ubatch,
         load_mode=goal.load_mode or load_mode,
         gpu_layers=gpu_layers,
         threads=threads,

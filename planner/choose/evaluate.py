@@ -7,27 +7,23 @@ reason.
 """
 
 import heapq
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
 from planner.choose import candidates, policy, refine
 from planner.choose.appraisal import Appraiser, QualitySource
-from planner.choose.bounds import Bounds, is_split
-from planner.choose.candidates import Step
+from planner.choose.bounds import Bounds
+from planner.choose.descent import Descent
 from planner.choose.evaluation import Estimator, Evaluation, ModelOutcome
 from planner.choose.inquiry import Inquiry, Option
-from planner.choose.placement import Placed, placements
 from planner.choose.rank import order_key, pareto, rank
 from planner.choose.why_not import rejected
 from planner.choose.words import explain
-from planner.types.estimate import Estimate
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
-from planner.types.settings import LoadMode, Settings
 
 __all__ = ["evaluate"]
 
@@ -91,8 +87,8 @@ class _Search:
         self.appraiser = appraiser
         self.inquiry = Inquiry(goal, machine, estimator, appraiser)
         self.bounds = Bounds(goal, machine, self.inquiry, appraiser)
+        self.descent = Descent(goal, machine, self.inquiry, appraiser)
         self.on_gpu = candidates.gpu_is_used(machine)
-        self.unified = self.on_gpu and all(gpu.unified_memory for gpu in machine.gpus)
         self.recipes: dict[tuple[bool, int], tuple[Quantization, ...]] = {}
         self.outcomes: dict[str, ModelOutcome] = {}
         self.found: dict[str, list[Candidate]] = {}
@@ -197,90 +193,8 @@ class _Search:
                 verdict=hopeless.verdict,
             )
             return
-        for candidate in self._climb_down(option, steps, best):
+        for candidate in self.descent.candidates(option, steps, best):
             self.found.setdefault(name, []).append(candidate)
-
-    def _climb_down(self, option: Option, steps: tuple[Step, ...], best: float = 0.0) -> Iterator[Candidate]:
-        """The candidates of one model × quantization that meet the goal, from the best rung of settings down.
-
-        The first rung that fits as a whole ends it. A split over GPU and CPU is kept, but lower rungs may move more
-        layers to the GPU and be faster, so they are tried while they can still exceed ``best``, the score that the
-        model has already. The lowest rung needs least and moves most: asked second, it says whether those between can
-        fit and be fast enough.
-        """
-        found = False
-        for number, step in enumerate(self._rungs(option, steps)):
-            # The lowest rung leaves most room on the GPU, so no rung above it is faster.
-            if found and self.inquiry.bound(option, step, self._speed(option, steps[-1])) <= best:
-                return
-            if number == 1 and best <= 0.0 and not self._runs(option, steps[-1]):
-                break
-            for placed in self._places(option, step):
-                if placed.fits_memory:
-                    found = True
-                    candidate = self.inquiry.candidate(option, placed)
-                    if candidate is not None:
-                        best = max(best, candidate.score)
-                        yield candidate
-                    if not (self.on_gpu and is_split(placed.settings)):
-                        return
-                elif self._at_full_speed(option, step, placed) <= best:
-                    break
-        if not found:
-            *_, last = self._places(option, steps[-1])
-            self.inquiry.reject(option, steps[-1], last)
-
-    def _rungs(self, option: Option, steps: tuple[Step, ...]) -> Iterator[Step]:
-        """The rungs worth asking about: the first, the last, and those between that could fit by the first's bytes."""
-        for number, step in enumerate(steps):
-            if number in {0, len(steps) - 1} or not self._cannot_hold(option, steps[0], step):
-                yield step
-
-    def _cannot_hold(self, option: Option, first: Step, step: Step) -> bool:
-        """Whether weights and cache alone, by what the first rung took, exceed the one memory there is."""
-        if self.on_gpu and not self.unified:
-            return False
-        rows = [row for placed in self._places(option, first) if placed.judged for row in placed.judged.memory]
-        share = min(1.0, candidates.cache_share(step, first))
-        rooms = [(row, row.available_bytes - row.reserve_bytes) for row in rows if row.available_bytes is not None]
-        return any(row.weights_bytes + share * row.cache_bytes > room for row, room in rooms)
-
-    def _runs(self, option: Option, step: Step) -> bool:
-        """Whether a rung fits somehow and is fast enough."""
-        return any(p.judged is not None and p.judged.verdict in {"fits", "tight"} for p in self._places(option, step))
-
-    def _speed(self, option: Option, step: Step) -> float:
-        """The decode speed of a rung where it fits; infinite where it is unknown."""
-        speeds = [
-            placed.estimate.speed.generate.tokens_per_s if placed.estimate.speed.generate is not None else math.inf
-            for placed in self._places(option, step)
-            if placed.fits_memory and isinstance(placed.estimate, Estimate)
-        ]
-        return max(speeds, default=math.inf)
-
-    def _at_full_speed(self, option: Option, step: Step, whole: Placed) -> float:
-        """The most that a rung can score when layers leave the GPU: the speed of the whole is the limit."""
-        worth = self.inquiry.appraise(option, step, Placed(whole.settings, whole.estimate, None))
-        return worth.score + self.appraiser.margin * policy.headroom_credit(1.0)
-
-    def _places(self, option: Option, step: Step) -> Iterator[Placed]:
-        def probe(settings: Settings) -> Placed:
-            return self.inquiry.ask(option, settings)
-
-        if not self.on_gpu:
-            yield probe(self._settings(step, load_mode="none", gpu_layers=0))
-            return
-        layers = option.model.size("n_layer")
-        yield from placements(
-            self._settings(step, load_mode="mmap", gpu_layers=-1),
-            probe,
-            layers=layers,
-            mixture=option.model.parameters_active < option.model.parameters,
-            split=None if self.unified else self.goal.load_mode or "none",
-        )
-
-    def _settings(self, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
-        return candidates.base_settings(self.goal, self.machine, step, load_mode=load_mode, gpu_layers=gpu_layers)
 
     # --- the whole ---
 
@@ -304,7 +218,7 @@ class _Search:
             questions=self.inquiry.questions,
         )
         told = explain(evaluation, by_id)
-        return msgspec.structs.replace(told, rejected=rejected(told))
+        return self._for_long_prompts(msgspec.structs.replace(told, rejected=rejected(told)), by_id)
 
     def _pointless(self, model: Model | None) -> dict[str, str]:
         """Each recipe that was left out for a better one, with that one, as for ``model``."""
@@ -331,6 +245,27 @@ class _Search:
     def _mapped(self, models: dict[str, Model], candidate: Candidate) -> Candidate:
         return refine.mapped_where_free(self.inquiry, self.goal, self._option(models, candidate), candidate)
 
+    def _for_long_prompts(self, evaluation: Evaluation, models: dict[str, Model]) -> Evaluation:
+        """The evaluation with larger micro-batches for the winner where prompts are long and a GPU has the room."""
+        winner = evaluation.chosen
+        if winner is None or not self.on_gpu or self.goal.use not in policy.LONG_PROMPTS:
+            return evaluation
+        larger = refine.larger_ubatch(self.inquiry, self._option(models, winner), winner)
+
+        def told(each: Candidate) -> Candidate:
+            same = (each.model, each.quantization, each.settings) == (
+                winner.model,
+                winner.quantization,
+                winner.settings,
+            )
+            return msgspec.structs.replace(larger, reasons=each.reasons) if same else each
+
+        return msgspec.structs.replace(
+            evaluation,
+            ranked=(larger, *evaluation.ranked[1:]),
+            pareto=tuple(told(each) for each in evaluation.pareto),
+        )
+
     def _option(self, models: dict[str, Model], candidate: Candidate) -> Option:
         model = models[candidate.model]
         return Option(model, next(q for q in self.offer(model) if q.name == candidate.quantization))
@@ -343,6 +278,6 @@ class _Search:
         seen = {entry.quantization for entry in self.inquiry.considered if entry.model == winner.model}
         lighter = [quantization for quantization in self._recipes(model) if quantization.name not in seen]
         for quantization in lighter[:2]:
-            known.extend(self._climb_down(Option(model, quantization), steps))
+            known.extend(self.descent.candidates(Option(model, quantization), steps))
         longer = refine.longest_context(self.inquiry, self.goal, self._option(models, winner), winner)
         return rank([self._mapped(models, c) for c in [*known, *longer]])

@@ -16,7 +16,7 @@ from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason, Verdict
-from planner.types.settings import Settings
+from planner.types.settings import CacheType, Settings
 
 __all__ = ["Inquiry", "Option"]
 
@@ -37,7 +37,7 @@ class Inquiry:
         self._machine = machine
         self._estimator = estimator
         self._answers: dict[tuple[str, str, Settings], Placed] = {}
-        self._caches: dict[tuple[str, Step], int] = {}
+        self._caches: dict[tuple[str, int, CacheType], int] = {}
         self.considered: list[Considered] = []
         self._by_model: dict[str, list[Considered]] = {}
 
@@ -83,7 +83,7 @@ class Inquiry:
             self._answers[key] = Placed(settings, estimate, judged)
             if judged is not None:
                 held = sum(row.cache_bytes for row in judged.memory)
-                rung = (option.model.id, self._step(settings))
+                rung = (option.model.id, settings.context_tokens // self._goal.parallel, settings.cache_type_k)
                 self._caches[rung] = min(held, self._caches.get(rung, held))
         return self._answers[key]
 
@@ -93,13 +93,13 @@ class Inquiry:
 
     def least_cache_bytes(self, model: Model, step: Step) -> int:
         """The least cache that an answer about ``model`` at a rung's context and cache type told; 0 before any did."""
-        return self._caches.get((model.id, step), 0)
+        return self._caches.get((model.id, step.context, step.cache), 0)
 
     def candidate(self, option: Option, placed: Placed) -> Candidate | None:
         """A candidate from an answer that fits memory; notes it, and gives ``None`` when it is too slow."""
         if not isinstance(placed.estimate, Estimate) or placed.judged is None:
             return None
-        judged, step = placed.judged, self._step(placed.settings)
+        judged, step = placed.judged, self.step(placed.settings)
         worth = self.appraise(option, step, placed)
         verdict, reason = judged.verdict, judged.reason
         if verdict != "too-slow" and not worth.in_time:
@@ -166,8 +166,9 @@ class Inquiry:
         self.considered.append(noted)
         self._by_model.setdefault(noted.model, []).append(noted)
 
-    def _step(self, settings: Settings) -> Step:
-        return Step(settings.context_tokens // self._goal.parallel, settings.cache_type_k)
+    def step(self, settings: Settings) -> Step:
+        """The rung that settings are on."""
+        return Step(settings.context_tokens // self._goal.parallel, settings.cache_type_k, settings.ubatch)
 
 
 def _headroom(judged: Judged) -> int:

@@ -8,16 +8,18 @@ CPU never need more of it.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from planner.choose.splitting import Outline
 from planner.choose.verdict import Judged, is_host
 from planner.types.estimate import Estimate, Refusal
+from planner.types.machine import Gpu
 from planner.types.settings import LoadMode, Settings
 
-__all__ = ["Placed", "Probe", "placements"]
+__all__ = ["Placed", "Probe", "below", "placements", "without_gpu"]
 
 
 class Placed(NamedTuple):
@@ -62,21 +64,46 @@ class Placed(NamedTuple):
 
 Probe = Callable[[Settings], Placed]
 
+_MOST_PROPOSALS = 6
+
+
+def without_gpu(settings: Settings, probe: Probe) -> Iterator[Placed]:
+    """On the CPU alone: as it is, and where a mapped file and its repacked copy do not fit together, not repacked.
+
+    Only somebody who asks for a mapped file gets both; kernels for weights as they are in the file are slower.
+    """
+    whole = probe(settings)
+    yield whole
+    rows = whole.judged.memory if whole.judged is not None else ()
+    if not whole.fits_memory and any(row.weights_mapped_bytes and row.weights_repacked_bytes for row in rows):
+        yield probe(msgspec.structs.replace(settings, repack=False))
+
 
 def placements(
-    settings: Settings, probe: Probe, *, layers: int | None, mixture: bool, split: LoadMode | None
+    settings: Settings,
+    probe: Probe,
+    *,
+    layers: int | None,
+    mixture: bool,
+    split: LoadMode | None,
+    gpus: Sequence[Gpu] = (),
 ) -> Iterator[Placed]:
     """Placements of one rung of settings: everything on the GPU, and if that does not fit the best split.
 
     ``settings`` has all layers on the GPU. ``layers`` is the model's layer count, ``None`` when unknown (then only all
     or none is tried). ``split`` is the load mode of a split, ``None`` where only the whole is wanted: what stays on
-    the CPU is repacked there, so a split wants another load mode than the whole.
+    the CPU is repacked there, so a split wants another load mode than the whole. ``gpus`` are the machine's, in order:
+    an estimate that tells its layers lets arithmetic propose the split, and over several cards which layers go where.
     """
     whole = probe(settings)
     yield whole
     if whole.fits_memory or split is None or whole.judged is None or whole.exceeds_all:
         return
     partial = msgspec.structs.replace(settings, load_mode=split)
+    proposed = _proposed(settings, partial, whole, probe, gpus)
+    if proposed is not None:
+        yield proposed
+        return
     if layers is None:
         yield probe(_with(partial, gpu_layers=0, experts=0))
         return
@@ -93,6 +120,67 @@ def placements(
     fewest = _fewest(layers, whole, taken_away)
     if fewest is not None:
         yield fewest
+
+
+def below(
+    settings: Settings,
+    probe: Probe,
+    above: Placed,
+    *,
+    split: LoadMode,
+    gpus: Sequence[Gpu],
+    cache_share: float,
+    compute_share: float,
+) -> Placed | None:
+    """The best split of a lower rung, worked out from one that was found above; ``None`` where arithmetic finds none.
+
+    ``settings`` has all layers on the GPU. The shares are what the lower rung leaves of the cache and compute buffers
+    of the one above.
+    """
+    partial = msgspec.structs.replace(settings, load_mode=split)
+    return _proposed(settings, partial, above, probe, gpus, cache_share=cache_share, compute_share=compute_share)
+
+
+def _proposed(
+    whole: Settings,
+    partial: Settings,
+    answer: Placed,
+    probe: Probe,
+    gpus: Sequence[Gpu],
+    *,
+    cache_share: float = 1.0,
+    compute_share: float = 1.0,
+) -> Placed | None:
+    """The best split that arithmetic over the answers proposes and an answer confirms; ``None`` where there is none.
+
+    Each answer tells anew what the cards hold beside their layers, so the next proposal is closer: after one that
+    holds, fewer layers are tried as long as they look as if they fit.
+    """
+    outline = Outline.of(answer.estimate, gpus) if isinstance(answer.estimate, Estimate) else None
+    best: tuple[int, Placed] | None = None
+    asked: set[Settings] = {answer.settings}
+    for _ in range(_MOST_PROPOSALS if outline is not None else 0):
+        if outline is None or answer.judged is None:
+            break
+        split = outline.propose(answer.settings, answer.judged, cache_share=cache_share, compute_share=compute_share)
+        if split is None or (best is not None and split.moved >= best[0]):
+            break
+        # What is whole on several cards keeps the load mode of the whole.
+        settings = msgspec.structs.replace(
+            whole if split.moved == 0 else partial,
+            gpu_layers=split.gpu_layers,
+            cpu_moe_layers=split.cpu_moe_layers,
+            tensor_split=split.tensor_split,
+        )
+        if settings in asked:
+            break
+        asked.add(settings)
+        answer, cache_share, compute_share = probe(settings), 1.0, 1.0
+        if answer.gpu_fits:
+            best = (split.moved, answer)
+        elif best is not None:
+            break
+    return None if best is None else best[1]
 
 
 def _with(settings: Settings, *, gpu_layers: int, experts: int) -> Settings:

@@ -25,9 +25,12 @@ from planner.types.settings import CacheType
 __all__ = [
     "FEW_BITS",
     "KEEP",
+    "LARGE_UBATCHES",
+    "LONG_PROMPTS",
     "LOSSLESS",
     "PARETO",
     "RULES",
+    "UBATCHES",
     "answer_seconds",
     "cache_factor",
     "cache_ladder",
@@ -172,6 +175,19 @@ def cache_ladder(goal: Goal) -> tuple[CacheType, ...]:
     return (goal.cache_type,) if goal.cache_type else ("f16", "q8_0", "q4_0")
 
 
+UBATCHES: Final = (512, 256, 128)
+"""Tokens of a prompt that are worked on at once, the engine's default first. Compute buffers grow with it (300 MiB of
+logits for a vocabulary of 152k at 512): a smaller one comes before a smaller cache or context where they do not fit. It
+costs prompts some speed and answers nothing."""
+
+LARGE_UBATCHES: Final = (2048, 1024)
+"""The same where there is room to spare on a GPU and prompts are long: weights that are read from RAM are copied once
+for each micro-batch, so four times the tokens read such a prompt up to four times as fast."""
+
+LONG_PROMPTS: Final[tuple[Use, ...]] = ("code", "documents")
+"""Uses that begin with a long prompt."""
+
+
 # --- Quality ----------------------------------------------------------------------------------------------------------
 
 _GROUPS: dict[Use, TaskGroup] = {
@@ -268,8 +284,6 @@ def headroom_credit(share_left: float) -> float:
 
 # --- Memory -----------------------------------------------------------------------------------------------------------
 
-_TOKENIZER_BYTES = 64 * MIB
-"""A real file's tokenizer, which a phantom does not have: up to 60 MiB for 262k tokens."""
 _TIGHT = 0.05
 """Less than 5 % of a device left beside the reserve is called tight: one browser tab away from swapping."""
 
@@ -278,17 +292,18 @@ def reserve_bytes(goal: Goal, machine: Machine, *, host: bool, available_bytes: 
     """Bytes of a device that no plan may use.
 
     Of RAM on a machine that others use too: 6 %, at least 512 MiB and at most 4 GiB, since what runs beside us does not
-    grow with the memory. In a container, where nothing else runs: 3 %, at least 128 MiB and at most 2 GiB. Both plus
-    the tokenizer; page tables (0.2 % of what is mapped) are inside. Of a GPU: 3 %, at least 256 MiB, at most 1 GiB,
-    for what a desktop and the driver take later (llama.cpp's own margin is 1 GiB).
+    grow with the memory. In a container, where nothing else runs: 3 %, at least 128 MiB and at most 2 GiB, for page
+    tables (0.2 % of what is mapped), the kernel's own books and an estimate that is 1 % low. Of a GPU: 3 %, at least
+    256 MiB, at most 1 GiB, for what a desktop and the driver take later (llama.cpp's own margin is 1 GiB). What the
+    process itself holds, its tokenizer too, is estimated and not part of it.
     """
     if goal.reserve_bytes is not None:
         return goal.reserve_bytes
     if not host:
         return _clamp(available_bytes * 3 // 100, 256 * MIB, GIB)
     if any(limit.limit_bytes < machine.memory.total_bytes for limit in machine.memory.limits):
-        return _TOKENIZER_BYTES + _clamp(available_bytes * 3 // 100, 128 * MIB, 2 * GIB)
-    return _TOKENIZER_BYTES + _clamp(machine.memory.total_bytes * 6 // 100, 512 * MIB, 4 * GIB)
+        return _clamp(available_bytes * 3 // 100, 128 * MIB, 2 * GIB)
+    return _clamp(machine.memory.total_bytes * 6 // 100, 512 * MIB, 4 * GIB)
 
 
 def is_tight(headroom_bytes: int, available_bytes: int) -> bool:

@@ -1,16 +1,17 @@
-"""Last touches on a candidate that already won its place: the friendlier load mode, the longest context.
+"""Last touches on a candidate that already won its place: load mode, micro-batch, the longest context.
 
-Both change settings and hardly the score, so they come after the search; the mistake it prevents is a search that asks
+They change settings and hardly the score, so they come after the search; the mistake it prevents is a search that asks
 twice as many questions for something that cannot change its answer.
 """
 
 import msgspec
 
+from planner.choose import policy
 from planner.choose.inquiry import Inquiry, Option
 from planner.types.estimate import Estimate
-from planner.types.plan import Candidate, Goal
+from planner.types.plan import Candidate, Goal, Reason
 
-__all__ = ["longest_context", "mapped_where_free"]
+__all__ = ["larger_ubatch", "longest_context", "mapped_where_free"]
 
 
 def mapped_where_free(inquiry: Inquiry, goal: Goal, option: Option, candidate: Candidate) -> Candidate:
@@ -30,6 +31,32 @@ def mapped_where_free(inquiry: Inquiry, goal: Goal, option: Option, candidate: C
     if mapped.judged.verdict != candidate.verdict or mapped.judged.needed_bytes > total:
         return candidate
     return inquiry.candidate(option, mapped) or candidate
+
+
+def larger_ubatch(inquiry: Inquiry, option: Option, candidate: Candidate) -> Candidate:
+    """The same candidate with the largest micro-batch for long prompts that its devices hold without getting tight.
+
+    Its score stays that of the settings it won with: room that is used for prompts is no fault.
+    """
+    for ubatch in policy.LARGE_UBATCHES:
+        settings = msgspec.structs.replace(candidate.settings, ubatch=ubatch)
+        larger = inquiry.ask(option, settings)
+        if larger.judged is None or not isinstance(larger.estimate, Estimate):
+            continue
+        if larger.judged.verdict == candidate.verdict == "fits":
+            sentence = f"prompts are read {ubatch} tokens at a time: the GPU has the room, and long ones gain"
+            reasons = (
+                *(larger.judged.reason if reason.code == "fits" else reason for reason in candidate.reasons),
+                Reason(code="trade-off", text=sentence, rule="memory"),
+            )
+            return msgspec.structs.replace(
+                candidate,
+                settings=settings,
+                memory=larger.judged.memory,
+                speed=larger.estimate.speed,
+                reasons=reasons,
+            )
+    return candidate
 
 
 def longest_context(inquiry: Inquiry, goal: Goal, option: Option, winner: Candidate) -> list[Candidate]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import msgspec
 
 from planner.choose.evaluation import Considered, Evaluation
-from planner.choose.policy import FEW_BITS
+from planner.choose.policy import FEW_BITS, UBATCHES
 from planner.choose.verdict import speed_reason
 from planner.types.model import Model
 from planner.types.plan import Candidate, Index, Reason, ReasonCode, Rule
+from planner.types.settings import Settings
 from planner.units import duration, gib, percent, rate
 
 __all__ = ["decided_by", "explain"]
@@ -165,22 +166,42 @@ def _settings_words(evaluation: Evaluation, winner: Candidate, model: Model) -> 
             "(--rope-scaling yarn), which this plan does not apply"
         )
         words.append((sentence, "context"))
+    if settings.cache_type_k != "f16" and goal.cache_type is None:
+        words.append((f"the cache is {settings.cache_type_k}: with f16 this context does not fit", "context"))
+    words.extend((sentence, "memory") for sentence in (*_host_words(winner), *_placement_words(settings)))
+    return [Reason(code="trade-off", text=text, rule=rule) for text, rule in words]
+
+
+def _host_words(winner: Candidate) -> list[str]:
+    """How weights are loaded and prompts are read, where that is not the default."""
+    words, settings = [], winner.settings
     if settings.load_mode == "none" and any(row.weights_repacked_bytes for row in winner.memory):
         twice = sum(row.weights_repacked_bytes for row in winner.memory)
-        sentence = (
+        words.append(
             f"load mode none: the engine repacks {gib(twice)} of the weights, and mapping the file would hold them "
             "twice; the price is a slower start"
         )
-        words.append((sentence, "memory"))
-    if settings.cache_type_k != "f16" and goal.cache_type is None:
-        words.append((f"the cache is {settings.cache_type_k}: with f16 this context does not fit", "context"))
-    if settings.cpu_moe_layers:
+    if not settings.repack:
+        words.append("the weights are not repacked: a mapped file and a second copy do not fit; tokens take longer")
+    if settings.ubatch < UBATCHES[0]:
         words.append(
-            (f"the experts of {settings.cpu_moe_layers} layers stay on the CPU, the rest is on the GPU", "memory")
+            f"prompts are read {settings.ubatch} tokens at a time: buffers for {UBATCHES[0]} do not fit; long prompts "
+            "are read a little more slowly"
         )
+    return words
+
+
+def _placement_words(settings: Settings) -> list[str]:
+    """Where layers and experts are, where not everything is on one GPU."""
+    words = []
+    if settings.tensor_split:
+        counts = ", ".join(f"{count:.0f}" for count in settings.tensor_split)
+        words.append(f"the GPUs hold {counts} layers, the output as one: split by free memory, one would overflow")
+    if settings.cpu_moe_layers:
+        words.append(f"the experts of {settings.cpu_moe_layers} layers stay on the CPU, the rest is on the GPU")
     elif settings.gpu_layers > 0:
-        words.append((f"{settings.gpu_layers} layers are on the GPU, the rest stays on the CPU", "memory"))
-    return [Reason(code="trade-off", text=text, rule=rule) for text, rule in words]
+        words.append(f"{settings.gpu_layers} layers are on the GPU, the rest stays on the CPU")
+    return words
 
 
 def _against(evaluation: Evaluation, winner: Candidate, other: Candidate) -> Candidate:

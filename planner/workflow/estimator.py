@@ -180,10 +180,10 @@ class CandidateEstimator:
 
 
 def _variant(settings: Settings) -> str:
-    """The settings that change speed at a given depth; load mode and context length do not."""
+    """The settings that change the speed of a token; load mode, context length and the micro-batch do not."""
     return (
         f"{settings.cache_type_k}/{settings.cache_type_v} fa={settings.flash_attention} repack={settings.repack} "
-        f"ub={settings.ubatch} gpu={settings.gpu_layers} moe={settings.cpu_moe_layers}"
+        f"gpu={settings.gpu_layers} moe={settings.cpu_moe_layers} split={settings.tensor_split}"
     )
 
 
@@ -195,7 +195,7 @@ def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings)
     depth = settings.context_tokens // settings.parallel // 2
     found = {
         "generate": _result(measurement, _GENERATE, 0),
-        "prompt": _result(measurement, _PROMPT, 0),
+        "prompt": _result(measurement, _PROMPT, 0) if measurement.settings.ubatch == settings.ubatch else None,
         "generate_at_depth": _result(measurement, _GENERATE, depth),
     }
     changes = {name: _speed(result, measurement) for name, result in found.items() if result is not None}

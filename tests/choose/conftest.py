@@ -7,8 +7,9 @@ import pytest
 
 from planner.catalogue import Catalogue, load
 from planner.catalogue.quality import Quality, load_quality
+from planner.estimate.assignment import assign
 from planner.estimate.speed import Stage, generate_speed
-from planner.types.estimate import Estimate, Refusal
+from planner.types.estimate import Estimate, LayerSize, Refusal
 from planner.types.machine import Cpu, Engine, Gpu, Machine, Memory, Power
 from planner.types.model import Model, Quantization
 from planner.types.plan import DeviceMemory, Speeds
@@ -86,14 +87,23 @@ class PhysicalEstimator:
     held twice on the CPU when mapped, as the engine does.
     """
 
-    def __init__(self, machine: Machine, *, refuse: Callable[[Model, Quantization, Settings], bool] | None = None):
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        refuse: Callable[[Model, Quantization, Settings], bool] | None = None,
+        tells_layers: bool = True,
+    ):
         self.machine = machine
+        self.tells_layers = tells_layers
         self.refuse = refuse
         self.asked: list[tuple[str, str, Settings]] = []
+        self._compute = 0
 
     def __call__(self, model: Model, quantization: Quantization, settings: Settings) -> Estimate | Refusal:
         """The answer to one question."""
         self.asked.append((model.id, quantization.name, settings))
+        self._compute = 300 * MIB * settings.ubatch // 512
         if self.refuse is not None and self.refuse(model, quantization, settings):
             return Refusal(text="the engine refuses it")
         layers = int(model.shape["n_layer"])
@@ -104,17 +114,21 @@ class PhysicalEstimator:
         attention_on_gpu = attention_on_gpu if on_gpu is not None else 0.0
         gpu_weights = int(weights * (on_gpu or 0.0))
         gpu_cache = int(cache * attention_on_gpu)
+        expert = int(0.9 * weights / layers) if model.parameters_active < model.parameters else 0
+        sizes = tuple(LayerSize(int(weights / layers) - expert, expert) for _ in range(layers))
         if self.machine.gpus and self.machine.gpus[0].unified_memory:
             rows = [self._row("MTL0", weights, cache, self.machine.memory.usable_bytes)]
         else:
             rows = [self._host_row(quantization, settings, weights - gpu_weights, cache - gpu_cache)]
-            rows += self._gpu_rows(gpu_weights, gpu_cache) if on_gpu is not None else []
+            rows += self._gpu_rows(settings, sizes, cache / layers) if on_gpu is not None else []
         return Estimate(
             file_bytes=weights,
             memory=tuple(rows),
             speed=Speeds(
                 generate=self._speed(model, quantization, settings, layers, gpu_weights, weights - gpu_weights)
             ),
+            layers=sizes if self.tells_layers else (),
+            devices=tuple(f"CUDA{gpu.index}" for gpu in self.machine.gpus),
         )
 
     def _share_on_gpu(self, model: Model, settings: Settings, layers: int) -> float | None:
@@ -126,7 +140,7 @@ class PhysicalEstimator:
         return share
 
     def _row(self, device: str, weights: int, cache: int, available: int | None) -> DeviceMemory:
-        compute, overhead = 300 * MIB, 100 * MIB
+        compute, overhead = self._compute, 100 * MIB
         return DeviceMemory(
             device=device,
             weights_bytes=weights,
@@ -138,7 +152,7 @@ class PhysicalEstimator:
         )
 
     def _host_row(self, quantization: Quantization, settings: Settings, weights: int, cache: int) -> DeviceMemory:
-        repacked = int(0.6 * weights) if quantization.name.startswith(_REPACKED) else 0
+        repacked = int(0.6 * weights) if settings.repack and quantization.name.startswith(_REPACKED) else 0
         mapped = settings.load_mode == "mmap"
         held = weights + repacked if mapped else weights
         row = self._row("CPU", held, cache, self.machine.memory.usable_bytes)
@@ -150,17 +164,18 @@ class PhysicalEstimator:
             weights_private_bytes=0 if mapped else weights - repacked,
         )
 
-    def _gpu_rows(self, weights: int, cache: int) -> list[DeviceMemory]:
-        total = sum(gpu.memory_free_bytes or 0 for gpu in self.machine.gpus) or 1
-        return [
-            self._row(
-                f"CUDA{gpu.index}",
-                weights * (gpu.memory_free_bytes or 0) // total,
-                cache * (gpu.memory_free_bytes or 0) // total,
-                gpu.memory_free_bytes,
+    def _gpu_rows(self, settings: Settings, sizes: tuple[LayerSize, ...], cache: float) -> list[DeviceMemory]:
+        """Layers where the engine's rule puts them; the experts of the first ones on the host."""
+        free = [float(gpu.memory_free_bytes or 0) for gpu in self.machine.gpus]
+        where = assign(len(sizes), settings.gpu_layers, settings.tensor_split or free)
+        rows = []
+        for gpu, start, end in zip(self.machine.gpus, where.starts, where.ends, strict=True):
+            mine = range(start, min(end, where.layers))
+            held = sum(
+                sizes[i].dense_bytes + (sizes[i].expert_bytes if i >= settings.cpu_moe_layers else 0) for i in mine
             )
-            for gpu in self.machine.gpus
-        ]
+            rows.append(self._row(f"CUDA{gpu.index}", held, int(cache * len(mine)), gpu.memory_free_bytes))
+        return rows
 
     def _speed(self, model, quantization, settings, layers, gpu_weights, host_weights):
         active = model.parameters_active / model.parameters

@@ -186,7 +186,7 @@ def test_a_context_beyond_the_native_one_counts_less(catalogue):
 
 @given(use=st.sampled_from(["chat", "code", "reasoning", "documents"]))
 def test_the_ladder_falls_in_worth_and_ends_where_memory_is_least(use, catalogue):
-    """Each rung is worth no more than the one before; the last has the shortest context and the smallest cache."""
+    """Each rung is worth no more than the one before; the last needs least: context, cache and micro-batch."""
     goal, model = Goal(use=use), catalogue.models["qwen3-4b-instruct-2507"]
     steps = ladder(goal, model)
     worth = [
@@ -194,8 +194,8 @@ def test_the_ladder_falls_in_worth_and_ends_where_memory_is_least(use, catalogue
         for step in steps
     ]
     assert worth == sorted(worth, reverse=True)
-    assert steps[0] == (policy.contexts(goal, model)[0], "f16")
-    assert steps[-1] == (min(policy.contexts(goal, model)), "q4_0")
+    assert steps[0] == (policy.contexts(goal, model)[0], "f16", 512)
+    assert steps[-1] == (min(policy.contexts(goal, model)), "q4_0", 128)
 
 
 def test_default_families_are_qwen_and_deepseek_and_names_match_by_their_start(catalogue):
@@ -264,9 +264,9 @@ def test_the_reserve_is_stated_bounded_and_smaller_in_a_container(make_machine):
         goal = Goal(**changes)
         return policy.reserve_bytes(goal, machine, host=True, available_bytes=machine.memory.usable_bytes)
 
-    assert reserve(laptop) == 64 * MIB + 512 * MIB
-    assert reserve(server) == 64 * MIB + 4 * GIB
-    assert reserve(container) == 64 * MIB + 128 * MIB
+    assert reserve(laptop) == 512 * MIB
+    assert reserve(server) == 4 * GIB
+    assert reserve(container) == 128 * MIB
     assert reserve(server, reserve_bytes=7) == 7
     for gib in (4, 12, 24, 80):
         of_gpu = policy.reserve_bytes(Goal(), laptop, host=False, available_bytes=gib * GIB)

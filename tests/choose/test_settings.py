@@ -1,6 +1,7 @@
 """Settings, placement and words of single plans: load mode, cache, split, unified memory, trade-offs."""
 
 import msgspec
+import pytest
 
 from planner.choose import policy
 from planner.choose.evaluate import evaluate
@@ -74,11 +75,11 @@ def test_a_split_that_fills_both_memories_almost_to_the_brim_is_found(
     catalogue, quantizations, make_machine, physics, quality
 ):
     """GPU and RAM together have one GiB more than the model needs: it is split and fits, not given up as too big."""
-    machine = make_machine(11.5, gpu_gib=(12.0,), ram_bandwidth=200e9, threads=32)
+    machine = make_machine(11.0, gpu_gib=(12.0,), ram_bandwidth=200e9, threads=32)
     goal = Goal(model="qwen3-32b", quantization="Q4_K_M", min_tokens_per_s=1.0, cache_type="f16", context_tokens=8192)
     chosen = evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine), quality).chosen
     assert chosen is not None
-    assert sum(row.headroom_bytes for row in chosen.memory) < 1.2 * GIB
+    assert sum(row.headroom_bytes for row in chosen.memory) < 1.5 * GIB
 
 
 def test_an_engine_that_cannot_offload_plans_for_the_cpu(catalogue, quantizations, make_machine, physics, quality):
@@ -174,3 +175,95 @@ def test_the_order_is_total(catalogue, quantizations, make_machine, physics, qua
     evaluation = evaluate(Goal(), machine, catalogue.models.values(), quantizations, physics(machine), quality)
     everything = (*evaluation.ranked, *evaluation.trade_offs)
     assert len({order_key(candidate) for candidate in everything}) == len(everything)
+
+
+def test_a_mapped_file_without_a_repacked_copy_is_taken_where_both_do_not_fit(
+    catalogue, quantizations, make_machine, physics, quality
+):
+    """Whoever asks for mmap on a CPU gets the weights once when twice is too much, and twice when there is room."""
+    goal = Goal(model="qwen3-8b", quantization="Q4_K_M", load_mode="mmap", context_tokens=4096, cache_type="f16")
+
+    def chosen(gib):
+        machine = make_machine(gib, ram_bandwidth=300e9, threads=64)
+        return evaluate(goal, machine, catalogue.models.values(), quantizations, physics(machine), quality).chosen
+
+    assert chosen(16.0).settings.repack
+    tight = chosen(7.5)
+    assert not tight.settings.repack
+    assert tight.settings.load_mode == "mmap"
+
+
+def test_the_micro_batch_shrinks_before_cache_or_context_and_only_where_it_must(
+    catalogue, quantizations, make_machine, physics, quality
+):
+    """As memory shrinks by small steps the first thing to give is the micro-batch."""
+    goal = Goal(model="qwen3-8b", quantization="Q4_K_M", use="chat")
+    seen = []
+    for step in range(60):
+        machine = make_machine(8.0 - step / 40, ram_bandwidth=300e9, threads=64)
+        chosen = evaluate(
+            goal, machine, [catalogue.models["qwen3-8b"]], quantizations, physics(machine), quality
+        ).chosen
+        settings = chosen.settings
+        seen.append((settings.context_tokens, settings.cache_type_k, settings.ubatch))
+    assert seen[0] == (8192, "f16", 512)
+    changed = next(each for each in seen if each != seen[0])
+    assert changed == (8192, "f16", 256)
+
+
+def test_a_roomy_gpu_reads_long_prompts_in_larger_micro_batches(
+    catalogue, quantizations, make_machine, physics, quality
+):
+    """Where documents are read and the card has room; a chat keeps the default, and so does the score."""
+    machine = make_machine(64, gpu_gib=(24.0,))
+    model = [catalogue.models["qwen3-8b"]]
+
+    def chosen(use, context):
+        goal = Goal(model="qwen3-8b", quantization="Q4_K_M", use=use, context_tokens=context)
+        return evaluate(goal, machine, model, quantizations, physics(machine), quality).chosen
+
+    assert chosen("documents", 16384).settings.ubatch == 2048
+    assert chosen("chat", 16384).settings.ubatch == 512
+    assert any("2048 tokens at a time" in reason.text for reason in chosen("documents", 16384).reasons)
+
+
+@pytest.mark.parametrize("gpu_gib", [(), (12.0,), (12.0, 8.0)])
+@pytest.mark.parametrize("reserve_gib", [0.0, 1.0, 3.0])
+def test_a_stated_reserve_is_kept_on_every_device(
+    gpu_gib, reserve_gib, models, quantizations, make_machine, physics, quality
+):
+    """What --reserve says is left free on each device of the plan, none of it and much of it alike."""
+    machine = make_machine(16, gpu_gib=gpu_gib)
+    reserve = int(reserve_gib * GIB)
+    goal = Goal(reserve_bytes=reserve)
+    evaluation = evaluate(goal, machine, models, quantizations, physics(machine), quality)
+    assert evaluation.chosen is not None
+    for candidate in (*evaluation.ranked, *evaluation.trade_offs, *evaluation.pareto):
+        for row in candidate.memory:
+            assert row.reserve_bytes == reserve
+            assert row.total_bytes + reserve <= row.available_bytes
+
+
+def test_a_reserve_beyond_all_memory_leaves_nothing(models, quantizations, make_machine, physics, quality):
+    """A reserve larger than the machine is obeyed: nothing fits, and the reasons name it."""
+    machine = make_machine(16, gpu_gib=(12.0,))
+    goal = Goal(reserve_bytes=64 * GIB)
+    evaluation = evaluate(goal, machine, models, quantizations, physics(machine), quality)
+    assert evaluation.chosen is None
+    assert any(rejected.reason.code == "too-big" for rejected in evaluation.rejected)
+
+
+def test_memory_that_another_process_holds_on_a_card_is_not_planned_with(
+    catalogue, quantizations, make_machine, physics, quality
+):
+    """Free counts, not total: a card with 20 of 24 GiB taken is a card of 4 GiB."""
+    machine = make_machine(64, gpu_gib=(24.0,))
+    taken = (msgspec.structs.replace(machine.gpus[0], memory_free_bytes=4 * GIB),)
+    busy = msgspec.structs.replace(machine, gpus=taken)
+    goal = Goal(model="qwen3-14b", quantization="Q4_K_M", min_tokens_per_s=1.0)
+    models = [catalogue.models["qwen3-14b"]]
+    free = evaluate(goal, machine, models, quantizations, physics(machine), quality).chosen
+    held = evaluate(goal, busy, models, quantizations, physics(busy), quality).chosen
+    assert free.settings.gpu_layers == -1
+    assert 0 <= held.settings.gpu_layers < 40
+    assert all(row.available_bytes <= 4 * GIB for row in held.memory if not is_host(row))

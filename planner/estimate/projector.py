@@ -11,10 +11,11 @@ from planner.types import Report
 __all__ = ["ProjectorMemory", "projector_memory"]
 
 _CHANNELS, _FLOAT_BYTES = 3, 4
-# A picture's numbers stand in its chunk and in the batch's copy of the chunk (tools/mtmd/mtmd.cpp,
+# A picture's numbers stand in what made them, in its chunk and in the batch's copy of the chunk (tools/mtmd/mtmd.cpp,
 # mtmd_batch_encode_impl), and each slot keeps its last task's chunks (server-context.cpp, task_prev); the graph's
-# inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at commit 0c1e57098.
-_COPIES_AS_NUMBERS = 2
+# inputs, pixels and masks, are vectors first (clip.cpp, clip_encode). All at commit 0c1e57098. A real server's peak
+# had one copy more in one run of two: the next picture is prepared while the last is still held.
+_COPIES_AS_NUMBERS = 3
 # Metadata of a graph of up to 8192 nodes, its scheduler and libmtmd's own pages, for each encoder. With this at zero a
 # real llama-server held 8 MiB more than foretold, whether that was 323 or 2934 MiB (bench/server_memory.py).
 _ENCODER_STRUCTURES_BYTES = 10 << 20

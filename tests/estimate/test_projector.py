@@ -47,8 +47,8 @@ def test_every_byte_of_an_answer_is_on_one_device(weights, warmup, more, work, o
 
 
 def test_the_host_holds_the_picture_wherever_the_encoder_is():
-    """Pixels once as bytes and three times as floats, the graph's inputs before they are its own, tokens twice."""
-    held = 1024 * 512 * 3 * (1 + 3 * 4) + 5000 + 2 * 64
+    """Pixels once as bytes and four times as floats, the graph's inputs before they are its own, tokens twice."""
+    held = 1024 * 512 * 3 * (1 + 4 * 4) + 5000 + 2 * 64
     here = projector_memory(ProjectorAnswer(parts=(part("CPU", inputs_bytes=5000),)))
     there = projector_memory(ProjectorAnswer(parts=(part("CUDA0", inputs_bytes=5000),)))
     assert [row.pictures_bytes for row in here] == [held]

@@ -83,7 +83,10 @@ class Bench:
         if full.refused or small.refused:
             raise RefusedError(full.refused or small.refused)
         typed = self._oracle.typed_layout(key, source, quantization)
-        asked = [msgspec.to_builtins(each) for each in (settings, among_others(settings), lean)]
+        # States of recurrent layers are gathered for each sequence that runs, caches for each that there may be.
+        recurrent = any("recurrent" in line for line in full.log)
+        runs = (lean,) if recurrent else (among_others(settings), lean)
+        asked = [msgspec.to_builtins(each) for each in (settings, *runs)]
         told = self._oracle.ask_about("touched", typed, {"settings": asked, "outputs": 1})
         touched = msgspec.convert(told["touched_bytes"], int | None)
         process_bytes = self._oracle.system().process_bytes or 0

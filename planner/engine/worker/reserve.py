@@ -93,16 +93,22 @@ class Reserve:
         finally:
             self._free(state)
 
-    def graph(self, context: Any, *, outputs: int = 0) -> int | None:
-        """The address of the graph of a whole micro-batch as :meth:`plan` has it; the next one takes its place."""
+    def graph(self, context: Any, *, outputs: int = 0, even: bool = False) -> int | None:
+        """The address of the graph of a whole micro-batch as :meth:`plan` has it; the next one takes its place.
+
+        ``even`` gives each sequence as many tokens, if need be some more: else the engine does, and keeps all outputs.
+        """
         known, state = (False, None) if self._missing else self._state(context)
         if not known:
             return None
         api = self._eng.api
         batch = min(api.llama_n_ctx(context), api.llama_n_ubatch(context))
+        sequences = api.llama_n_seq_max(context)
+        if even:
+            batch = -(-batch // sequences) * sequences
         sizes = (ctypes.c_size_t * self._backends(self._scheduler(context)))()
         try:
-            shape = (batch, api.llama_n_seq_max(context), min(batch, outputs or batch))
+            shape = (batch, sequences, min(batch, outputs or batch))
             graph = self._reserve(context, *shape, state, True, sizes)
             raise_failure()
             return int(graph) if graph else None

@@ -39,22 +39,19 @@ def ask(args: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[s
     only then does the engine keep the places.
     """
     eng = engine()
-    planned, *runs = args["settings"]
-    with loaded(eng, args, planned) as found, untouched_state(eng), contextlib.ExitStack() as contexts:
+    with loaded(eng, args, args["settings"][0]) as found, untouched_state(eng), contextlib.ExitStack() as contexts:
         if found is None:
             return {"unknown": True}
         graphs: list[int] = []
-        for settings, outputs in (
-            (planned, int(planned.get("outputs_max", 0))),
-            *((run, args["outputs"]) for run in runs),
-        ):
+        for place, settings in enumerate(args["settings"]):
+            outputs = int(args["outputs"] if place else settings.get("outputs_max", 0))
             eng.take_lines()
             try:
                 context = eng.make_context(found.model, settings)
             except Refused:
                 return {"touched_bytes": None}
             contexts.callback(eng.api.llama_free, context)
-            graph = Reserve(eng).graph(context, outputs=outputs)
+            graph = Reserve(eng).graph(context, outputs=outputs, even=bool(place))
             if graph is None:
                 return {"touched_bytes": None}
             graphs.append(graph)

@@ -38,13 +38,16 @@ class Fusion:
 
     def arrange(self, graph: Graph, keep: Keep) -> None:
         """Tell what must stay; the order of nodes stays as it is."""
-        index, product = 0, self.op["MUL"]
-        while index < len(graph.nodes):
-            if graph.ops[index] == product:
-                index += self._weighted_sum(graph, index, keep)
-            if index < len(graph.nodes) and graph.ops[index] in self.gates:
-                index += self._choice(graph, index, keep)
-            index += 1
+        ops, after, product = graph.ops, (self.op["VIEW"], self.op["MUL"]), self.op["MUL"]
+        places = [index for index, op in enumerate(ops) if op == product or op in self.gates]
+        done = 0
+        for index in places:
+            if index < done or index + 1 >= len(ops):
+                continue
+            if ops[index] != product:
+                done = index + 1 + self._choice(graph, index, keep)
+            elif ops[index + 1] in after:
+                done = index + 1 + self._weighted_sum(graph, index, keep)
 
     # experts times weights, summed
 
@@ -95,34 +98,26 @@ class Fusion:
 
     def _is_sum(self, nodes: list[int], weighted: int) -> bool:
         """Whether the nodes show one expert after the other and add them up in that order."""
-        views: list[int] = []
-        total = 0
-        added = 0
-        for node in nodes:
-            kind = self.t.op(node)
-            if kind == self.op["VIEW"] and self._is_expert(node, weighted, len(views)):
-                views.append(node)
-                continue
-            if kind != self.op["ADD"] or added + 1 >= len(views) or self.t.type(node) != self.f32:
-                return False
-            if self.t.sources(node)[:2] != [total or views[0], views[added + 1]]:
-                return False
-            total, added = node, added + 1
-        _, chosen, depth, outer = self.t.shape(weighted)
-        whole = len(views) == chosen and added == chosen - 1
-        return whole and self.t.contiguous(total) and self.t.shape(total)[1:] == (depth * outer, 1, 1)
-
-    def _is_expert(self, view: int, weighted: int, number: int) -> bool:
+        view_op, add_op = self.op["VIEW"], self.op["ADD"]
         width, chosen, depth, outer = self.t.shape(weighted)
-        strides = self.t.strides(weighted)
-        return (
-            number < chosen
-            and self.t.source(view, 0) == weighted == self.t.view_source(view)
-            and self.t.type(view) == self.f32
-            and self.t.shape(view) == (width, depth * outer, 1, 1)
-            and self.t.strides(view)[:2] == (strides[0], strides[2])
-            and self.t.view_offset(view) == number * strides[1]
-        )
+        row, expert, token, _ = self.t.strides(weighted)
+        shown = [width, depth * outer, 1, 1, row, token]
+        views: list[int] = []
+        sums: list[int] = []
+        for node in nodes:
+            kind, _, *rest = self.t.record(node)
+            if kind == self.f32 and rest[8] == view_op and len(views) < chosen:
+                if rest[:6] != shown or (rest[10], rest[20], rest[21]) != (weighted, weighted, len(views) * expert):
+                    return False
+                views.append(node)
+            elif kind == self.f32 and rest[8] == add_op and len(sums) + 1 < len(views):
+                if rest[10:12] != [sums[-1] if sums else views[0], views[len(sums) + 1]]:
+                    return False
+                sums.append(node)
+            else:
+                return False
+        whole = len(views) == chosen and len(sums) == chosen - 1
+        return whole and self.t.contiguous(sums[-1]) and self.t.shape(sums[-1])[1:] == (depth * outer, 1, 1)
 
     # choosing experts
 
@@ -140,11 +135,10 @@ class Fusion:
         if first + count >= len(graph.nodes):
             return count - 1
         until = graph.nodes[first + count]
-        for node in graph.nodes[first : first + count]:
-            keep(node, until)
-            for source in self.t.sources(node):
-                if source:
-                    keep(source, until)
+        joined = graph.nodes[first : first + count]
+        kept = dict.fromkeys(tensor for node in joined for tensor in (node, *self.t.sources(node)) if tensor)
+        for tensor in kept:
+            keep(tensor, until)
         return count - 1
 
     def _match(self, graph: Graph, first: int) -> _Choice | None:

@@ -52,6 +52,7 @@ def rules_of_source(tensors: Tensors, card: Card, *, prefix: str, spec: dict[str
         alloc_size=_padded_bytes(tensors, attention if spec.get("attention_scratch", True) else None),
         arrange=Fusion(tensors).arrange if fusion else None,
         own_sources=True,
+        plain_graphs=True,
     )
 
 

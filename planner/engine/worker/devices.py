@@ -16,19 +16,20 @@ its structs is noticed instead of believed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from errors import Refused
-from graphs import Arrangement, Graph, fusion_test
+from graphs import Arrangement, Graph, Replay, fusion_test
 from op_rules import outside
 from phantom_structs import Caps, Props, declare, keeper, phantom_buffer
 from phantom_structs import functions as _functions
 from tensors import Tensors
 
-__all__ = ["Caps", "Rules", "device_list", "raise_failure", "taken"]
+__all__ = ["Caps", "Rules", "device_list", "plain_sizes", "raise_failure", "taken"]
 
 _TYPE_DEVICE, _DEVICE_REG, _STREAM_ARRANGE, _STREAM_DEVICE = 6, 15, 16, 17  # words before these members
 _GPU, _INTEGRATED = 1, 2  # ggml_backend_dev_type
@@ -47,7 +48,8 @@ class Rules(NamedTuple):
     ``alloc_size`` tells the bytes of a tensor (by address) where they are more than ``ggml_nbytes``, ``supports``
     whether the device computes an operation, ``offloads`` whether it wants one whose weights lie in host memory,
     ``arrange`` what it does to a graph before memory is planned. ``own_sources``: it computes nothing whose operands
-    lie on a neighbour. ``always_discrete``: it calls itself a GPU though its memory is the host's.
+    lie on a neighbour. ``plain_graphs``: only quantized tensors and attention over another cache than f16 take
+    more than their bytes. ``always_discrete``: it calls itself a GPU though its memory is the host's.
     ``max_buffer_bytes`` is the largest allocation, and the ``host_…`` ones stand where they are not the CPU's.
     """
 
@@ -63,6 +65,7 @@ class Rules(NamedTuple):
     host_alignment: int | None = None
     host_max_buffer_bytes: int | None = None
     own_sources: bool = False
+    plain_graphs: bool = False
     always_discrete: bool = False
 
 
@@ -98,6 +101,23 @@ def raise_failure() -> None:
     _functions.raise_failure()
 
 
+@contextlib.contextmanager
+def plain_sizes(*, plain: bool) -> Iterator[None]:
+    """While this lasts, and if ``plain``, the engine counts the bytes of a graph's tensors itself, thousands of them.
+
+    Say so only where no graph has a tensor for which ``Rules.plain_graphs`` leaves room: a quantized weight that is
+    staged, or attention over a cache that is not f16.
+    """
+    devices = [device for backend in _backends.values() for device in backend.devices[: backend.count]]
+    for device in devices:
+        device.count_bytes(asked=not plain)
+    try:
+        yield
+    finally:
+        for device in devices:
+            device.count_bytes(asked=True)
+
+
 def taken(devices: Sequence[_Device]) -> list[_Device]:
     """The devices that the engine uses when nobody names any.
 
@@ -130,6 +150,7 @@ class _Backend:
         self.count = 0
         self.host: Any = None
         self._rules: dict[tuple[Any, ...], Rules] = {}
+        self.replays: dict[tuple[int, ...], Replay] = {}
         title = _functions.text(name.upper())
         self.reg = (_Pointer * 6)()
         ctypes.c_int.from_buffer(self.reg).value = 2
@@ -158,6 +179,7 @@ class _Backend:
     def open(self, count: int) -> None:
         """Let the first ``count`` devices be there, and know of one another."""
         self.count = count
+        self.replays.clear()
         present = self.devices[:count]
         for device in present:
             device.meet(frozenset(other.buffer_type for other in present if other is not device))
@@ -229,9 +251,15 @@ class _Device:
         self.rules = rules
         nothing = None
         self._type[3] = self._max_size if rules.max_buffer_bytes else nothing
-        self._type[4] = self._alloc_size if rules.alloc_size else nothing
+        self.count_bytes(asked=True)
         self._device[7] = self._host_type if rules.host else nothing
         self._stream[_STREAM_ARRANGE] = self._arrange if rules.arrange else nothing
+
+    def count_bytes(self, *, asked: bool) -> None:
+        """Tell the engine the bytes of tensors; not ``asked``, it counts itself where ``plain_graphs`` allows."""
+        rules = self._rules()
+        needed = rules.alloc_size is not None and (asked or not rules.plain_graphs)
+        self._type[4] = self._alloc_size if needed else None
 
     def meet(self, neighbours: frozenset[int]) -> None:
         """Know the buffer types of the other devices of the backend."""
@@ -296,8 +324,15 @@ class _Device:
 
     def _arrange_graph(self, _stream: int, graph: int, params: int) -> None:
         arrange = self._rules().arrange
-        if arrange is not None:
-            arrange(Graph(self.backend.tensors, self.backend.can_fuse, graph), keeper(params, _keepers))
+        if arrange is None:
+            return
+        parts, known = Graph(self.backend.tensors, self.backend.can_fuse, graph), self.backend.replays
+        alike = (id(arrange), *parts.ops)
+        if alike not in known:
+            came = list(parts.nodes)
+            known[alike] = Replay(parts, arrange)
+            parts.reorder(came)
+        known[alike].apply(parts, keeper(params, _keepers))
 
     def allocate(self, buffer_type: int, size: int) -> int | None:
         """A buffer without memory; the engine asks for one even under ``no_alloc`` (recurrent state)."""

@@ -13,7 +13,7 @@ from typing import Any
 from errors import Refused
 from tensors import Tensors  # noqa: TC002 - plain files import each other by bare name, at run time
 
-__all__ = ["Arrangement", "Graph", "Keep"]
+__all__ = ["Arrangement", "Graph", "Keep", "Replay", "fusion_test"]
 
 _COUNT, _NODES, _USES, _HASH_SIZE, _HASH_USED, _HASH_KEYS = 4, 16, 48, 56, 64, 72  # of ggml_cgraph
 _OUTPUT = 2  # GGML_TENSOR_FLAG_OUTPUT
@@ -43,24 +43,6 @@ class Graph:
         if self._sources is None:
             self._sources = [self.tensors.sources(node) for node in self.nodes]
         return self._sources
-
-    def mark(self, facts: Callable[[int, int, list[int]], tuple[int, ...]]) -> int:
-        """What an order depends on: operations, what they read, whose memory; and ``facts`` of (node, op, operands).
-
-        One context is planned with several graphs that differ in the number of tokens alone, and so do the next ones of
-        the same model: graphs with one mark have one order.
-        """
-        t, numbers = self.tensors, {node: index for index, node in enumerate(self.nodes)}
-        told: list[int] = []
-        for node, op, row in zip(self.nodes, self.ops, self.sources):  # noqa: B905 - as Python 3.9 has it
-            told += (op, numbers.setdefault(t.view_source(node) or 0, len(numbers)), t.flags(node) & _OUTPUT)
-            for source in row:
-                if source and source not in numbers:
-                    numbers[source] = len(numbers)
-                    told += (t.op(source), numbers.setdefault(t.view_source(source) or 0, len(numbers)))
-                told.append(numbers[source] if source else -1)
-            told += facts(node, op, row)
-        return hash(tuple(told))
 
     def is_output(self, node: int) -> bool:
         """Whether the result is asked for outside the graph."""
@@ -123,6 +105,34 @@ class Graph:
             if not self.tensors.same_shape(node, following):
                 return False
         return True
+
+
+class Replay:
+    """What a backend did to one graph, to be done to others that have the same operations.
+
+    One context is planned with several graphs that differ in the number of tokens alone. Only graphs of one model are
+    told apart by their operations, so nobody keeps this longer than a question.
+    """
+
+    def __init__(self, graph: Graph, arrange: Arrangement) -> None:
+        before = {node: index for index, node in enumerate(graph.nodes)}
+        places = {node: (index, -1) for node, index in before.items()}
+        for index, row in enumerate(graph.sources):
+            for slot, source in enumerate(row):
+                if source:
+                    places.setdefault(source, (index, slot))
+        self._kept: list[tuple[int, int, int]] = []
+        arrange(graph, lambda tensor, until: self._kept.append((*places[tensor], before[until])))
+        order = [before[node] for node in graph.nodes]
+        self._order = order if order != sorted(order) else None
+
+    def apply(self, graph: Graph, keep: Keep) -> None:
+        """Do it to ``graph``, which is in the order in which it came."""
+        nodes, operand = graph.nodes, graph.tensors.operand
+        for index, slot, until in self._kept:
+            keep(nodes[index] if slot < 0 else operand(nodes[index], slot), nodes[until])
+        if self._order is not None:
+            graph.reorder([nodes[index] for index in self._order])
 
 
 def _word(address: int) -> int:

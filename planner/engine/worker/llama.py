@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional  # noqa: UP035 - as below
 
-from devices import device_list, raise_failure
+from devices import device_list, plain_sizes, raise_failure
 from errors import Refused
 
 __all__ = ["MODEL_SETTINGS", "Engine", "engine", "find_library"]
@@ -199,11 +199,19 @@ class Engine:
         if 0 < int(settings.get("outputs_max", 0)) < int(settings.get("parallel", 1)):
             # The engine would not refuse this but abort.
             raise Refused("outputs_max must be at least one for each parallel sequence")
-        context = self.api.llama_init_from_model(model, self.context_params(settings, drafting=drafting))
+        with plain_sizes(plain=_all_on_devices_in_f16(settings)):
+            context = self.api.llama_init_from_model(model, self.context_params(settings, drafting=drafting))
         raise_failure()
         if not context:
             raise Refused(f"the engine refuses these settings: {self.last_complaint()}")
         return context
+
+
+def _all_on_devices_in_f16(settings: dict[str, Any]) -> bool:
+    """Whether no layer is left to the host, so that no weight is staged, and the cache is the usual one."""
+    usual = all(settings.get(name, "f16") == "f16" for name in ("cache_type_k", "cache_type_v"))
+    left = settings.get("cpu_moe_layers") or settings.get("tensor_overrides")
+    return usual and not left and int(settings.get("gpu_layers", -1)) < 0
 
 
 _engine: Engine | None = None

@@ -14,7 +14,6 @@ from tensors import Tensors  # noqa: TC002 - as above
 __all__ = ["Order"]
 
 _LOOK_AHEAD = 64
-_MOST_KNOWN = 16
 _MOVABLE = (
     "MUL_MAT", "MUL_MAT_ID", "ROPE", "NORM", "RMS_NORM", "GROUP_NORM", "L2_NORM", "SUM_ROWS", "SSM_CONV", "SSM_SCAN",
     "CLAMP", "TRI", "DIAG", "MUL", "ADD", "SUB", "DIV", "GLU", "SCALE", "UNARY", "GET_ROWS", "SET_ROWS", "SET", "CPY",
@@ -30,31 +29,13 @@ class Order:
         self.fusion = Fusion(tensors)
         self.empty = self.fusion.empty
         self.movable = frozenset(tensors.ops[name] for name in (*_MOVABLE, *EMPTY))
-        # What decides whether these are joined is looked at beside the structure of a graph.
-        self.joined = frozenset(
-            tensors.ops[name]
-            for name in ("NORM", "RMS_NORM", "MUL", "ADD", "SCALE", "SSM_CONV", "UNARY", "SOFT_MAX", "CPY", "VIEW")
-        )
-        self._known: dict[int, _Placing] = {}
 
     def arrange(self, graph: Graph, keep: Keep) -> None:
         """Reorder the graph, and tell what must stay."""
-        mark = graph.mark(self._facts)
-        placing = self._known.get(mark)
-        if placing is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            placing = self._known[mark] = _Placing(self, graph)
-        for index, slot, until in placing.kept:
+        for index, slot, until in _kept(self.fusion, graph):
             keep(graph.sources[index][slot], graph.nodes[until])
-        graph.reorder([graph.nodes[index] for index in placing.placed])
-
-    def _facts(self, node: int, op: int, row: list[int]) -> tuple[int, ...]:
-        if op not in self.joined:
-            return ()
-        first = row[0]
-        alike = self.t.shape(first) == self.t.shape(node) if first else False
-        return self.t.type(node), alike, self.t.shape(node)[0], self.t.contiguous(node)
+        order = _ordered(_groups(self, graph))
+        graph.reorder([graph.nodes[index] for group in order for index in group.places])
 
 
 class _Group:
@@ -91,20 +72,8 @@ class _Memory:
         )
 
 
-class _Placing:
-    """The placing of one graph's nodes: ``placed`` are their indexes in the new order.
-
-    ``kept`` says which operand (node, place) stays until which node.
-    """
-
-    def __init__(self, rules: Order, graph: Graph) -> None:
-        self.kept = _kept(rules.fusion, graph)
-        self.placed: list[int] = []
-        for group in _ordered(_groups(rules, graph)):
-            self.placed.extend(group.places)
-
-
 def _kept(fusion: Fusion, graph: Graph) -> list[tuple[int, int, int]]:
+    """Which operand (node, place) stays until which node."""
     kept: list[tuple[int, int, int]] = []
     index = 0
     while index < len(graph.nodes):

@@ -13,7 +13,6 @@ from tensors import Tensors  # noqa: TC002 - as above
 
 __all__ = ["Order"]
 
-_MOST_KNOWN = 16
 _LOOK_AHEAD = 20  # nodes that are tried beside the first one not yet placed
 _PARTNER_REACH = 15  # nodes in which the second half of a pair is looked for
 _NORMED = ("RESHAPE", "SUM_ROWS", "CLAMP", "DIV", "RESHAPE")
@@ -60,28 +59,17 @@ class Order:
         self.empty = frozenset(ops[name] for name in _EMPTY)
         self.adjacent = {_numbers(ops, pair) for pair in _ADJACENT}
         self.over_views = {_numbers(ops, pair) for pair in _OVER_VIEWS}
-        self.products = {ops["UNARY"], ops["MUL"]}
         self.joined_unary = {tensors.unary[name] for name in _JOINED_UNARY}
         self.narrow = tensors.kinds("f32", "f16")
-        self._known: dict[int, _Placing] = {}
 
     def arrange(self, graph: Graph, keep: Keep) -> None:
         """Reorder the graph, and tell what must stay."""
-        mark = graph.mark(self._facts)
-        placing = self._known.get(mark)
-        if placing is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            placing = self._known[mark] = _Placing(self, graph, graph.sources)
-            placing.run()
+        placing = _Placing(self, graph)
+        while placing.place_next():
+            pass
         for index, slot, until in placing.kept:
             keep(graph.sources[index][slot], graph.nodes[until])
         graph.reorder([graph.nodes[index] for index in placing.placed])
-
-    def _facts(self, node: int, op: int, row: list[int]) -> tuple[int, ...]:
-        if op not in self.products:
-            return ()
-        return (self.t.type(node), *(self.t.contiguous_1(source) for source in row[:2] if source))
 
 
 class _Placing:
@@ -90,8 +78,8 @@ class _Placing:
     ``kept`` says which operand (node, place) stays until which node.
     """
 
-    def __init__(self, rules: Order, graph: Graph, sources: list[list[int]]) -> None:
-        self.rules, self.graph, self.sources = rules, graph, sources
+    def __init__(self, rules: Order, graph: Graph) -> None:
+        self.rules, self.graph, self.sources = rules, graph, graph.sources
         self.ops, self.nodes = graph.ops, graph.nodes
         t, self.op = rules.t, rules.t.ops
         self.kept: list[tuple[int, int, int]] = []
@@ -139,14 +127,14 @@ class _Placing:
             found.append([other for other in read if other > index - _LOOK_AHEAD])
         return found
 
-    def run(self) -> None:
-        """Place all nodes; what was needed for it is forgotten."""
-        while self.first < len(self.nodes):
-            if not self._kept_together():
-                self._place(self._round())
-            self._advance()
-        for name in ("graph", "sources", "ops", "nodes", "base", "bases", "empty", "used", "computed", "read"):
-            delattr(self, name)
+    def place_next(self) -> bool:
+        """Place the next nodes; whether there were any."""
+        if self.first >= len(self.nodes):
+            return False
+        if not self._kept_together():
+            self._place(self._round())
+        self._advance()
+        return True
 
     def _advance(self) -> None:
         while self.first < len(self.nodes) and self.used[self.first]:

@@ -300,28 +300,43 @@ def main() -> int:
                 rows.append({**row, "seconds": round(time.monotonic() - begun, 1)})
                 print(("     " if held(row) else "FAIL ") + json.dumps(rows[-1]), flush=True)
         build = oracle.system().build
-    return report(rows, build, options.seed, options.output)
+    return report(rows, {"engine_build": build, "seed": options.seed}, options.output)
 
 
-def report(rows: list[dict[str, object]], build: str, seed: int, output: Path | None) -> int:
-    """Print the verdict and keep the rows; 1 when a claim does not hold."""
+def summary(rows: list[dict[str, object]], catalogued: catalogue.Catalogue) -> dict[str, object]:
+    """The claims in numbers, over all rows and for each architecture."""
     loaded = [row for row in rows if "resident_percent" in row]
-    errors = sorted(float(str(row["resident_percent"])) for row in loaded)
+    groups: dict[str, list[dict[str, object]]] = {}
+    for row in loaded:
+        groups.setdefault(catalogued.model(str(row["model"])).architecture, []).append(row)
+    return {
+        "loaded": len(loaded),
+        "refused_by_both": sum("engine_refused" in row and held(row) for row in rows),
+        "outside_bounds": sum(not held(row) for row in rows),
+        **_spread(loaded),
+        "architectures": {name: {"loaded": len(groups[name]), **_spread(groups[name])} for name in sorted(groups)},
+    }
+
+
+def _spread(rows: list[dict[str, object]]) -> dict[str, object]:
+    errors = sorted(float(str(row["resident_percent"])) for row in rows)
+    return {
+        "worst_buffer_percent": max(float(str(row["worst_buffer_percent"])) for row in rows),
+        "resident_percent": [errors[0], round(statistics.median(errors), 2), errors[-1]],
+        "largest_mib": max(float(str(row["resident_mib"])) for row in rows),
+    }
+
+
+def report(rows: list[dict[str, object]], told: dict[str, object], output: Path | None) -> int:
+    """Print the verdict and keep the rows with what is ``told`` about the run; 1 when a claim does not hold."""
     good = all(map(held, rows))
-    print(
-        f"{len(loaded)} loaded, {len(rows) - len(loaded)} refused, {sum(map(held, rows))} within bounds; "
-        f"worst buffer {max(float(str(row['worst_buffer_percent'])) for row in loaded)} %, "
-        f"resident {errors[0]} … {statistics.median(errors)} … {errors[-1]} %; claims {'held' if good else 'NOT held'}"
-    )
+    found = summary(rows, catalogue.load())
+    print(json.dumps(found, indent=1))
+    print(f"claims {'held' if good else 'NOT held'}")
     if output:
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "engine_build": build,
-            "cpu": platform.processor() or platform.machine(),
-            "seed": seed,
-            "held": good,
-            "rows": rows,
-        }
+        cpu = platform.processor() or platform.machine()
+        date = datetime.now(UTC).date().isoformat()
+        result = {"date": date, "cpu": cpu, **told, "held": good, "summary": found, "rows": rows}
         output.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if good else 1
 

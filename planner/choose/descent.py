@@ -23,6 +23,9 @@ from planner.types.settings import LoadMode, Settings
 
 __all__ = ["Descent"]
 
+_DOUBT = 1.05
+"""How much faster than a straight line between two answers says a rung between them may be: a layer's worth."""
+
 
 class Descent:
     """Descents for one goal on one machine."""
@@ -45,10 +48,7 @@ class Descent:
         """
         found: Placed | None = None
         for number, step in enumerate(self._rungs(option, steps)):
-            if (
-                found is not None
-                and self._inquiry.bound(option, step, self._fastest(option, steps, step, found)) <= best
-            ):
+            if found is not None and not self._gains(option, steps, step, found, best):
                 continue
             if number == 1 and best <= 0.0 and not self._runs(option, steps, found):
                 break
@@ -97,42 +97,53 @@ class Descent:
         # Over several cards layers may move from one to another.
         return sum(over) > 0 if several else any(each > 0 for each in over)
 
+    def _gains(self, option: Option, steps: tuple[Step, ...], step: Step, found: Placed, best: float) -> bool:
+        """Whether a rung below a split that was found can be fast enough and worth more than ``best``.
+
+        First by what less cache and compute could move to the GPU at most; then the lowest rung is asked, which moves
+        most, and those between lie between: each layer more on the GPU saves about the same time.
+        """
+        share, speed = self._time_share(step, found), _tokens_per_s(found)
+        if share is None or speed is None:
+            return self._is_worth(option, step, self._speed(option, steps[-1], found), best)
+        if not self._is_worth(option, step, speed / share if share > 0 else math.inf, best):
+            return False
+        least, lowest = self._time_share(steps[-1], found) or 0.0, self._speed(option, steps[-1], found)
+        if least < 1.0 and math.isfinite(lowest):
+            part = min(1.0, (1.0 - share) / (1.0 - least))
+            lowest = min(lowest, _DOUBT / ((1.0 - part) / speed + part / lowest)) if lowest > 0 else 0.0
+        return self._is_worth(option, step, lowest, best)
+
+    def _is_worth(self, option: Option, step: Step, tokens_per_s: float, best: float) -> bool:
+        if tokens_per_s < self._appraiser.least_tokens_per_s(option.model):
+            return False
+        return self._inquiry.bound(option, step, tokens_per_s) > best
+
     def _runs(self, option: Option, steps: tuple[Step, ...], found: Placed | None) -> bool:
-        """Whether the lowest rung fits somehow and is fast enough; by arithmetic where a split ``found`` tells it."""
-        if found is not None:
-            fastest = self._fastest(option, steps, steps[-1], found)
-            return fastest >= self._appraiser.least_tokens_per_s(option.model)
-        places = self._places(option, steps[-1])
+        """Whether the lowest rung fits somehow and is fast enough."""
+        places = self._places(option, steps[-1]) if found is None else self._below(option, steps[-1], found)
         return any(p.judged is not None and p.judged.verdict in {"fits", "tight"} for p in places)
 
-    def _fastest(self, option: Option, steps: tuple[Step, ...], step: Step, found: Placed) -> float:
-        """The most tokens per second of a rung, by a split that was found at one above; infinite where unknown.
-
-        No rung is faster than its host's part allows, and that shrinks only as layers move to the GPU.
-        """
+    def _time_share(self, step: Step, found: Placed) -> float | None:
+        """The time per token of a rung over that of a split found above it, at least; ``None`` where nobody knows."""
         estimate, judged = found.estimate, found.judged
-        if not isinstance(estimate, Estimate) or estimate.speed.generate is None or judged is None:
-            return math.inf
-        outline = Outline.of(estimate, self._machine.gpus)
-        if outline is None:
-            return self._speed(option, steps[-1])
+        outline = Outline.of(estimate, self._machine.gpus) if isinstance(estimate, Estimate) else None
+        if outline is None or judged is None:
+            return None
         above = self._inquiry.step(found.settings)
-        share = outline.least_time_share(
+        return outline.least_time_share(
             found.settings,
             judged,
             cache_share=rules.cache_share(step, above),
             compute_share=step.ubatch / above.ubatch,
         )
-        return estimate.speed.generate.tokens_per_s / share if share > 0 else math.inf
 
-    def _speed(self, option: Option, step: Step) -> float:
-        """The decode speed of a rung where it fits; infinite where it is unknown."""
+    def _speed(self, option: Option, step: Step, found: Placed) -> float:
+        """The decode speed of a rung below a split where it fits, 0 where it does not; infinite where it is unknown."""
         speeds = [
-            placed.estimate.speed.generate.tokens_per_s if placed.estimate.speed.generate is not None else math.inf
-            for placed in self._places(option, step)
-            if placed.fits_memory and isinstance(placed.estimate, Estimate)
+            _tokens_per_s(placed) or math.inf for placed in self._below(option, step, found) if placed.fits_memory
         ]
-        return max(speeds, default=math.inf)
+        return max(speeds, default=0.0)
 
     def _at_full_speed(self, option: Option, step: Step, whole: Placed) -> float:
         """The most that a rung can score when layers leave the GPU: the speed of the whole is the limit."""
@@ -177,3 +188,9 @@ class Descent:
 
     def _settings(self, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
         return rules.base_settings(self._goal, self._machine, step, load_mode=load_mode, gpu_layers=gpu_layers)
+
+
+def _tokens_per_s(placed: Placed) -> float | None:
+    estimate = placed.estimate
+    generate = estimate.speed.generate if isinstance(estimate, Estimate) else None
+    return generate.tokens_per_s if generate is not None else None

@@ -23,7 +23,7 @@ __all__ = ["DeviceSketch", "LayerCache", "MemoryModel", "Sketch"]
 
 _CELLS = 256
 """The engine rounds the cells of a cache up to a multiple of it."""
-_CONTEXTS = tuple(256 << doublings for doublings in range(15))
+_CONTEXTS = tuple(256 << doublings for doublings in range(0, 15, 2))
 """Contexts per sequence at which the engine is asked, as far as the model goes: 256 to four million."""
 _LEAST_UBATCH = 16
 _DOUBT, _DOUBT_BYTES = 0.05, 16 << 20

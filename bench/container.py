@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ MODELS = (
 )
 BUDGET_GIB = 12  # of all groups at once
 TOKENIZER_BYTES_PER_TOKEN = 340  # measured with llama.cpp's vocabularies; a phantom has none
-SMALL_FILL_BYTES = 2 * GIB  # weights up to which the whole context is filled with tokens
+PROMPT_FLOPS = 0.3e12  # a prompt of a full micro-batch up to 0.3B parameters, fewer tokens beyond
 THRASHING_FAULTS_PER_TOKEN = 64  # each reads up to 64 KiB of the file again
 NOTHING_FITS = 10  # exit code
 
@@ -117,15 +117,21 @@ class Bench:
         write_phantom(path, typed, random_seed=1, random_only=("ffn_gate_inp.weight",))
         return TOKENIZER_BYTES_PER_TOKEN * (named.size("n_vocab") or 0)
 
-    def run(self, group: Limited, model: str, quantization: str, settings: Settings, *, fill: bool) -> dict[str, Any]:
-        """Run a candidate inside the group to the end of its promise."""
+    def run(
+        self, group: Limited, model: str, quantization: str, settings: Settings, *, promise_bytes: int | None
+    ) -> dict[str, Any]:
+        """Run a candidate inside the group; with a promise to its last byte, without one with a full micro-batch."""
+        active = self.known.model(model).parameters_active
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".gguf") as file:
             tokenizer = self.phantom(model, quantization, Path(file.name))
             asked = {
                 "path": file.name,
                 "settings": msgspec.to_builtins(settings),
                 "tokenizer_bytes": tokenizer,
-                "fill": fill,
+                "prompt_tokens": settings.ubatch
+                if promise_bytes is None
+                else max(32, int(PROMPT_FLOPS / (2 * active))),
+                "promise_bytes": promise_bytes or 0,
             }
             before = group.oom_kills
             try:
@@ -171,7 +177,7 @@ class Bench:
                     candidate.model,
                     candidate.quantization,
                     candidate.settings,
-                    fill=candidate.file_bytes <= SMALL_FILL_BYTES and candidate.settings.context_tokens <= 4096,
+                    promise_bytes=memory.total_bytes,
                 ),
             }
         if refused:
@@ -187,7 +193,7 @@ class Bench:
         if found is None:
             return None
         settings = msgspec.convert(found["settings"], Settings)
-        ran = self.run(group, found["model"], found["quantization"], settings, fill=False)
+        ran = self.run(group, found["model"], found["quantization"], settings, promise_bytes=None)
         faults = ran.get("major_faults_while_generating", 0)
         return {
             "model": f"{found['model']} {found['quantization']}",
@@ -249,9 +255,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.at_once) as pool:
         os.environ.setdefault("PLANNER_CACHE_DIR", str(Path(name) / "cache"))
         bench = Bench(Path(name))
-        for row in pool.map(lambda trial: bench.trial(trial[0], trial[1], refused=trial[2]), trials):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        running = [pool.submit(bench.trial, gib, goal, refused=refused) for gib, goal, refused in trials]
+        for done in as_completed(running):
+            rows.append(done.result())
+            print(json.dumps(rows[-1]), flush=True)
     told = summary(rows)
     share = told["refused_rightly_share"]
     held = not (told["killed_while_running"] or told["killed_while_planning"] or told["failed_to_plan"])

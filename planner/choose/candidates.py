@@ -245,11 +245,16 @@ def gpu_is_used(machine: Machine) -> bool:
 
 
 def base_settings(goal: Goal, machine: Machine, step: Step, *, load_mode: LoadMode, gpu_layers: int) -> Settings:
-    """The settings of a rung of the ladder: the whole context of all sequences, one thread per usable core."""
+    """The settings of a rung of the ladder: the whole context of all sequences, one thread per usable core.
+
+    On a CPU the logits of one token for each sequence are planned: that is what llama-server reserves, and of what
+    ``Llama()`` reserves the rest is never written. A GPU allocates what is reserved, so there the whole counts.
+    """
     threads = max(1, machine.cpu.usable_threads)
     return Settings(
         context_tokens=step.context * goal.parallel,
         parallel=goal.parallel,
+        outputs_max=0 if gpu_is_used(machine) else goal.parallel,
         cache_type_k=step.cache,
         cache_type_v=step.cache,
         ubatch=step.ubatch,

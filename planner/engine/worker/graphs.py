@@ -16,6 +16,7 @@ from tensors import Tensors  # noqa: TC002 - plain files import each other by ba
 __all__ = ["Arrangement", "Graph", "Keep", "Replay", "fusion_test"]
 
 _COUNT, _NODES, _USES, _HASH_SIZE, _HASH_USED, _HASH_KEYS = 4, 16, 48, 56, 64, 72  # of ggml_cgraph
+_SMALL_NODES = 200
 _OUTPUT = 2  # GGML_TENSOR_FLAG_OUTPUT
 
 Keep = Callable[[int, int], None]
@@ -43,6 +44,23 @@ class Graph:
         if self._sources is None:
             self._sources = [self.tensors.sources(node) for node in self.nodes]
         return self._sources
+
+    def likeness(self) -> tuple[int, ...]:
+        """What graphs that are arranged alike have in common, among those of one model.
+
+        Whole graphs are told apart by their operations; of the small parts of a split graph two may have the same
+        ones and yet read one another otherwise, so for those it is told too who reads whom, and whose memory.
+        """
+        if len(self.nodes) > _SMALL_NODES:
+            return tuple(self.ops)
+        view, numbers = self.tensors.view_source, {0: -1}
+        told = list(self.ops)
+        for node, row in zip(self.nodes, self.sources):  # noqa: B905 - as Python 3.9 has it
+            for tensor in (node, *row):
+                told.append(numbers.setdefault(tensor, len(numbers)))
+                if tensor:
+                    told.append(numbers.setdefault(view(tensor) or tensor, len(numbers)))
+        return tuple(told)
 
     def is_output(self, node: int) -> bool:
         """Whether the result is asked for outside the graph."""
@@ -108,10 +126,10 @@ class Graph:
 
 
 class Replay:
-    """What a backend did to one graph, to be done to others that have the same operations.
+    """What a backend did to one graph, to be done to others like it (:meth:`Graph.likeness`).
 
-    One context is planned with several graphs that differ in the number of tokens alone. Only graphs of one model are
-    told apart by their operations, so nobody keeps this longer than a question.
+    One context is planned with several graphs that differ in the number of tokens alone. Those of another model are not
+    told apart, so nobody keeps this longer than a question.
     """
 
     def __init__(self, graph: Graph, arrange: Arrangement) -> None:

@@ -221,13 +221,14 @@ def _index(capability: Capability, kept: Retention) -> Index:
 
 
 def _headroom_share(memory: tuple[DeviceMemory, ...]) -> float:
-    """The share of its memory that the fuller side has left beside the reserves: all GPUs together, or the host.
+    """The share of memory that a candidate leaves free beside the reserves: the mean of all GPUs' and the host's.
 
     Not of all memory together: RAM added to a machine whose card does the work must not lower it. Nor of each card: how
     layers fall on several cards changes with every byte of them.
     """
     sides = [tuple(row for row in memory if is_host(row) is host) for host in (False, True)]
-    return min((_share_left(rows) for rows in sides if rows), default=0.0)
+    shares = [_share_left(rows) for rows in sides if rows]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _share_left(rows: tuple[DeviceMemory, ...]) -> float:

@@ -215,9 +215,11 @@ class MemoryModel:
             return None
         devices = {name: place for place, name in enumerate(self._devices)}
         rows = [_sums(each, devices) for each in answers]
-        columns = [Curve(self._contexts, column) for column in zip(*rows, strict=True)]
-        *compute, host, overhead, cache = columns
-        return _Class(tuple(compute), host, overhead, cache)
+        # In a context shorter than a micro-batch the engine takes a smaller one: that is another curve.
+        first = next((i for i, context in enumerate(self._contexts) if context * streams >= ubatch), 0)
+        *columns, cache = zip(*rows, strict=True)
+        *compute, host, overhead = [Curve(self._contexts[first:], column[first:]) for column in columns]
+        return _Class(tuple(compute), host, overhead, Curve(self._contexts, cache))
 
 
 def _sums(answer: Buffers, devices: Mapping[str, int]) -> list[float]:

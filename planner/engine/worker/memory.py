@@ -126,11 +126,12 @@ def _answers(eng: Engine, model: Any, settings: Sequence[dict[str, Any]]) -> lis
         beside = structures(eng, model, context, lines)
         answers: list[dict[str, Any]] = []
         for place, each in enumerate(settings):
-            planned = _plan(eng, context, each, rows)
+            alone = not place and _on_devices_alone(each, rows)
+            planned = None if alone else _plan(eng, context, each, rows)
             if planned is None and place:
                 return answers + _answers(eng, model, settings[place:])
             own = rows if planned is None else _with_compute(rows, planned, at_least=not place)
-            work = None if planned is None else planned.work_bytes
+            work = 0 if alone else None if planned is None else planned.work_bytes
             answers.append({"buffers": own, "output_bytes": output, "work_bytes": work, "log": log, **beside})
         return answers
     finally:
@@ -161,6 +162,15 @@ def _plan(eng: Engine, context: Any, settings: dict[str, Any], rows: Sequence[di
             compute[name] = max(size, compute.get(name, 0))
     work = [each.work_bytes for each in found if each.work_bytes is not None]
     return Planned(compute, max(work) if work else None)
+
+
+def _on_devices_alone(settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether GPUs compute everything but the look-up of tokens: the context's own plan is then the whole answer."""
+    moved = (
+        settings.get("cpu_moe_layers", 0) or settings.get("tensor_overrides") or not settings.get("kv_offload", True)
+    )
+    whole = settings.get("gpu_layers", -1) == -1 and settings.get("speculation", "none") == "none" and not moved
+    return whole and any(not row["host"] and row["model_bytes"] for row in rows if row["name"] != "CPU_REPACK")
 
 
 def _shared(rows: Sequence[dict[str, Any]]) -> bool:

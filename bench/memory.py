@@ -83,12 +83,12 @@ class Bench:
         if full.refused or small.refused:
             raise RefusedError(full.refused or small.refused)
         typed = self._oracle.typed_layout(key, source, quantization)
-        # States of recurrent layers are gathered for each sequence that runs, caches for each that there may be.
-        recurrent = any("recurrent" in line for line in full.log)
-        runs = (lean,) if recurrent else (among_others(settings), lean)
-        asked = [msgspec.to_builtins(each) for each in (settings, *runs)]
-        told = self._oracle.ask_about("touched", typed, {"settings": asked, "outputs": 1})
-        touched = msgspec.convert(told["touched_bytes"], int | None)
+        asked = [[among_others(settings), lean]]
+        if any("recurrent" in line for line in full.log):
+            # States are gathered for each sequence that runs, caches cut for each that there may be: in between.
+            asked.append([lean])
+        told = [self._touched(typed, settings, runs) for runs in asked]
+        touched = None if None in told else sum(each or 0 for each in told) // len(told)
         process_bytes = self._oracle.system().process_bytes or 0
         row = host_memory(
             settings,
@@ -101,6 +101,12 @@ class Bench:
             touched_bytes=touched,
         )
         return row, expected_buffers(settings, weights, full)
+
+    def _touched(self, typed: Layout, settings: Settings, runs: list[Settings]) -> int | None:
+        """What of the compute buffer planned for ``settings`` the first of ``runs`` with an equal graph writes."""
+        asked = [msgspec.to_builtins(each) for each in (settings, *runs)]
+        told = self._oracle.ask_about("touched", typed, {"settings": asked, "outputs": 1})
+        return msgspec.convert(told["touched_bytes"], int | None)
 
     def sizes(self, case: Case) -> tuple[int, int | None]:
         """Bytes of the weights, and of everything (``None``: refused)."""
@@ -279,6 +285,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300, help="small configurations")
     parser.add_argument("--large", type=int, default=15, help="large configurations")
     parser.add_argument("--max-bytes", type=int, default=12 << 30, help="of the largest")
+    parser.add_argument("--small-bytes", type=int, default=MOST_SMALL, help="of the largest small one")
+    parser.add_argument("--architectures", nargs="*", default=(), help="draw these only")
     parser.add_argument("--lock", type=Path, help="a file to hold locked during each large load")
     parser.add_argument("--folder", type=Path, help="where the phantoms lie (default: a temporary folder)")
     parser.add_argument("--output", type=Path)
@@ -287,10 +295,11 @@ def main() -> int:
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as name, EngineChild() as child, Oracle(child) as oracle:
         bench = Bench(catalogued, oracle, Path(name), options.lock)
-        small = Draw(catalogued, options.seed, max_flops=SMALL_FLOPS)
-        large = Draw(catalogued, options.seed + 1, max_flops=LARGE_FLOPS)
+        kinds = options.architectures
+        small = Draw(catalogued, options.seed, max_flops=SMALL_FLOPS, architectures=kinds)
+        large = Draw(catalogued, options.seed + 1, max_flops=LARGE_FLOPS, architectures=kinds)
         drawn = (
-            (small, options.count, SMALL_BYTES, 0, min(MOST_SMALL, options.max_bytes)),
+            (small, options.count, SMALL_BYTES, 0, min(options.small_bytes, options.max_bytes)),
             (large, options.large, LARGE_BYTES, LEAST_TOTAL_LARGE, options.max_bytes),
         )
         for draw, count, limits, least, most in drawn:

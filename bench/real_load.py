@@ -18,7 +18,9 @@ LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 FLASH = {"auto": -1, "off": 0, "on": 1}
 LAZY = {"off": 0, "auto": 1, "on": 2}
-LINE = re.compile(r"(\S+) +(model buffer|KV buffer|RS buffer|compute buffer|output buffer) size = +([\d.]+) MiB")
+LINE = re.compile(
+    r"(\S+) +(model buffer|KV buffer|RS buffer|DSV4 \S+ state buffer|compute buffer|output buffer) size = +([\d.]+) MiB"
+)
 
 
 def held() -> dict[str, int]:
@@ -100,8 +102,9 @@ def main() -> None:
     buffers: dict[str, float] = {}
     counts: dict[str, int] = {}
     for match in LINE.finditer(log):
-        # The engine's breakdown has cache and recurrent state in one number, its log in several lines.
-        kind = "context" if match[2] in ("KV buffer", "RS buffer") else match[2].removesuffix(" buffer")
+        # The engine's breakdown has caches and states in one number, its log in several lines.
+        kind = match[2].removesuffix(" buffer")
+        kind = kind if kind in ("model", "compute", "output") else "context"
         key = f"{match[1]} {kind}"
         buffers[key] = buffers.get(key, 0.0) + float(match[3])
         counts[key] = counts.get(key, 0) + 1

@@ -51,6 +51,7 @@ LEAST_TOTAL_LARGE = 2500 * MIB
 MOST_SMALL = 1000 * MIB
 HEAVY_BYTES = 1500 * MIB
 MOST_TRIES = 40
+REPEATS = 3
 
 
 class RefusedError(Exception):
@@ -158,6 +159,10 @@ class Bench:
             told = real.get("refused")
             return {**case.row, "refused": str(refusal)[-200:], "engine_refused": told and str(told)[-200:]}
         real = self.load(case, row.total_bytes)
+        for _ in range(REPEATS):
+            if not evicted(real):
+                break
+            real = self.load(case, row.total_bytes)
         if "refused" in real:
             return {**case.row, "refused": None, "engine_refused": str(real["refused"])[-300:]}
         return compare(case, row, expected, real)
@@ -219,6 +224,16 @@ def expected_buffers(settings: Settings, weights: Weights, full: Buffers) -> dic
         if buffer.compute_bytes:
             lines[f"{buffer.name} compute"] = buffer.compute_bytes / MIB
     return lines
+
+
+def evicted(real: dict[str, object]) -> bool:
+    """Whether the system took pages of the mapped file back for want of memory: less was resident than was used."""
+    if "refused" in real:
+        return False
+    before, after = (msgspec.convert(real[name], dict[str, int]) for name in ("before", "after"))
+    of_files = (after["rss"] - after["anonymous"]) - (before["rss"] - before["anonymous"])
+    mapped_mib = msgspec.convert(real["buffers_mib"], dict[str, float]).get("CPU_Mapped model", 0.0)
+    return of_files < mapped_mib * MIB
 
 
 def compare(

@@ -8,6 +8,7 @@ layer attends) is kept by taking the beginning of the model.
 
 import math
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -73,18 +74,21 @@ class Case(NamedTuple):
 
 
 class Draw:
-    """Random configurations of ``catalogued``; ``max_bytes`` bounds the unquantized weights of a part over four.
+    """Random configurations of ``catalogued``, of these ``architectures`` only if any are named.
 
     ``max_flops`` bounds the work of one micro-batch, so that hundreds of them run within minutes.
     """
 
-    def __init__(self, catalogued: catalogue.Catalogue, seed: int, *, max_flops: float) -> None:
+    def __init__(
+        self, catalogued: catalogue.Catalogue, seed: int, *, max_flops: float, architectures: Sequence[str] = ()
+    ) -> None:
         self._catalogued = catalogued
         self._random = random.Random(seed)  # noqa: S311 - a draw, no secret
         self._max_flops = max_flops
         self._models: dict[str, list[Model]] = {}
         for model in catalogued.models.values():
-            self._models.setdefault(model.architecture, []).append(model)
+            if not architectures or model.architecture in architectures:
+                self._models.setdefault(model.architecture, []).append(model)
         self._queue: list[str] = []
         self._last = ""
 

@@ -199,6 +199,7 @@ class Bench:
             "model": f"{found['model']} {found['quantization']}",
             "settings": changed(settings),
             "needed_bytes": found["needed_bytes"],
+            "chosen_model": found["chosen_model"],
             "rightly": not ran["ran"] or faults > 32 * THRASHING_FAULTS_PER_TOKEN,
             "run": ran,
         }

@@ -1,7 +1,8 @@
-"""Says which candidate a search refused for memory by the least; runs inside the group that is planned for.
+"""Says which candidate a search refused for memory next after its choice; runs inside the group that is planned for.
 
 Reads a goal as JSON on stdin, prints the combination that was asked about, found too big, and needs fewest bytes:
-``model``, ``quantization``, ``settings``, ``needed_bytes``; or ``null``.
+``model``, ``quantization``, ``settings``, ``needed_bytes``, and whether it is of the ``chosen_model``; or ``null``.
+The chosen model's own heavier recipes come first: they are what would have been taken with more memory.
 """
 
 import json
@@ -25,7 +26,8 @@ def main() -> None:
         estimator = CandidateEstimator(session.oracle, sources, session.machine)
         found = evaluate(goal, session.machine, models, sources.quantizations, estimator, session.quality)
     refused = [each for each in found.considered if each.verdict == "too-big" and each.settings and each.needed_bytes]
-    least = min(refused, key=lambda each: (each.needed_bytes, each.model, each.quantization), default=None)
+    chosen = found.chosen.model if found.chosen else None
+    least = min(refused, key=lambda e: (e.model != chosen, e.needed_bytes, e.model, e.quantization), default=None)
     if least is None:
         print("null")
         return
@@ -36,6 +38,7 @@ def main() -> None:
                 "quantization": least.quantization,
                 "settings": msgspec.to_builtins(least.settings),
                 "needed_bytes": least.needed_bytes,
+                "chosen_model": least.model == chosen,
             }
         )
     )

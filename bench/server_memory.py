@@ -47,6 +47,7 @@ MIB = 1 << 20
 VOCABULARY = 512
 CONTEXT, SLOTS, UBATCH = 2048, 2, 16
 CHECKPOINTS, CONVERSATIONS = 8, 6
+IMAGE_MAX_TOKENS = {"qwen25_vl": 2500}  # its masks for the largest picture, 4096 tokens, take 3 GiB in all
 
 
 class Case(NamedTuple):
@@ -288,7 +289,9 @@ def measure_projector(
         projector = layout(layers=1, width=256, out=1024)
         file = folder / f"mmproj-{name}.gguf"
         write_phantom(file, projector, random_seed=2)
-        part = ask_projector(child, projector, [ProjectorSettings(use_gpu=False, threads=1)], devices=())[0]
+        cap = IMAGE_MAX_TOKENS.get(name, 0)
+        settings = ProjectorSettings(use_gpu=False, threads=1, image_max_tokens=cap)
+        part = ask_projector(child, projector, [settings], devices=())[0]
         (row,) = projector_memory(part)
         shared = ("-np", "1", "--cache-ram", "0", "--ctx-checkpoints", "0")
         room = {"context": 8192, "ubatch": 512}
@@ -296,7 +299,8 @@ def measure_projector(
             for token in (5, 6):  # as many tokens as two pictures, so that as much of the cache is touched
                 plain.ask("/completion", {"prompt": [token] * (part.parts[0].tokens + 40), "n_predict": 2})
             without = max(plain.peak_bytes, plain.held_bytes())
-        with serving(program, path, *shared, "--mmproj", str(file), "--no-mmproj-offload", **room) as seeing:
+        flags = ("--mmproj", str(file), "--no-mmproj-offload", *(("--image-max-tokens", str(cap)) if cap else ()))
+        with serving(program, path, *shared, *flags, **room) as seeing:
             size = part.parts[0].width, part.parts[0].height
             for shade in (0, 255):  # the second finds compute memory that is resident already
                 content = [{"type": "image_url", "image_url": {"url": picture(*size, shade)}}]

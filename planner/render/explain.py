@@ -66,7 +66,7 @@ _LABELS: dict[PartName, str] = {
     "work": "work space of the kernels",
     "process": "idle engine process",
     "engine-structures": "engine structures",
-    "driver": "driver context (an allowance)",
+    "driver": "driver context (allowance)",
     "process-and-driver": "process and driver",
     "companions": "second context, projector",
     "server": "server's own",

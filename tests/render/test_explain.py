@@ -36,6 +36,15 @@ def test_every_part_has_words_of_its_own():
     assert len(set(weights)) == len(weights)
 
 
+def test_every_name_leaves_two_blanks_before_a_number_of_terabytes():
+    """At the deepest level, beside 10,000,000.00 MiB, a name and its number stay two words to a reader's eye."""
+    for name in get_args(PartName):
+        alike = [part(name, 10_000_000 * MIB, form=form) for form in ("mapped", "private")]
+        rows = [line for line in explanation_text(explanation(alike), ASCII).splitlines() if line.startswith(" " * 6)]
+        assert len(rows) == 2
+        assert all(re.search(r"\S  +10,000,000\.00$", row) for row in rows), name
+
+
 @st.composite
 def sections(draw):
     """Parts of every section, of any size from bytes to terabytes, one perhaps negative."""

@@ -179,19 +179,24 @@ class Bench:
         budget_s: float | None = None,
         fill_budget_s: float = 20.0,
         threads: tuple[int, int] | None = None,
+        sequences: int | None = None,
     ) -> Run:
         """One repetition of ``test`` shortened to ``tokens`` (and by ``budget_s``) on the model ``label``.
 
-        ``threads`` (decode, prompt) overrides the settings it was opened with. Raises what the child raises;
-        :class:`EngineDiedError` when nothing came in ``deadline_s``.
+        ``threads`` (decode, prompt) overrides those of the test and of the settings the model was opened with,
+        ``sequences`` those of the test; the context must be made for as many (``Settings.parallel``). ``tokens`` and
+        the answer's ``tokens_timed`` are of each sequence. Raises what the child raises; :class:`EngineDiedError` when
+        nothing came in ``deadline_s``.
         """
         settings = self._settings[label]
-        decode, prompt = threads or (settings.threads, settings.threads_batch)
+        decode, prompt = threads or (test.threads or settings.threads, test.threads or settings.threads_batch)
         args: dict[str, object] = {
             "label": label,
             "kind": test.kind,
             "tokens": tokens,
+            "prompt_tokens": _prompt_share(test, tokens),
             "depth": test.depth,
+            "sequences": sequences or test.sequences,
             "threads": decode,
             "threads_batch": prompt,
             "repetitions": 1,
@@ -212,6 +217,13 @@ class Bench:
         if self._folder is None:
             self._folder = phantom_folder(self._parent)
         return Path(self._folder.name) / f"{label}.gguf"
+
+
+def _prompt_share(test: Test, tokens: int) -> int:
+    """How many of a mixed test's ``tokens`` are its prompt: a shortened test keeps the proportion."""
+    if test.kind != "mixed":
+        return 0
+    return min(tokens - 1, max(1, round(tokens * test.prompt_tokens / test.tokens)))
 
 
 class _Answer(msgspec.Struct, frozen=True):

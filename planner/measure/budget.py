@@ -71,4 +71,8 @@ def allot(costs: Sequence[TokenCost], budget_s: float, limits: Limits) -> Allotm
 
 
 def _fewest(test: Test, limits: Limits) -> int:
+    if test.kind == "mixed":
+        # Enough of a prompt for whole batches of a kernel, and enough of an answer to be one.
+        written = test.tokens - test.prompt_tokens
+        return max(limits.prompt_tokens, -(-limits.generate_tokens * test.tokens // written))
     return limits.generate_tokens if test.kind == "generate" else limits.prompt_tokens

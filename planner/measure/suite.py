@@ -31,7 +31,7 @@ _LOAD_SHARE = 0.4
 _LONGEST_LOAD_SHARE = 0.7
 """Nothing is loaded that would take more than this share of the budget."""
 _PILOT_SHARE = 0.25
-_PILOT_TOKENS = {"generate": 2, "prompt": 32}
+_PILOT_TOKENS = {"generate": 2, "prompt": 32, "mixed": 40}
 _SHORTEST_DEADLINE_S = 20.0
 _OVERRUN = 1.5
 """So many times its budget a race may take to reach the fewest repetitions; then it ends and is not believed."""
@@ -259,8 +259,9 @@ def _result(race: _Race, index: int, plan: SlicePlan | None) -> TestResult | Non
             test=test,
             tokens_timed=tokens,
             samples_ns=tuple(samples[0]),
-            tokens_per_s=spread(rates(tokens, samples[0])),
+            tokens_per_s=spread(rates(tokens * test.sequences, samples[0])),
         )
+    processed = tokens * test.sequences
     composed = compose(plan, samples)
     if composed is None:
         race.skipped.append(f"{test.label} left out: the slices' times do not add up, the noise is larger than a layer")
@@ -270,9 +271,9 @@ def _result(race: _Race, index: int, plan: SlicePlan | None) -> TestResult | Non
         tokens_timed=tokens,
         samples_ns=tuple(round(value) for value in composed.rounds),
         tokens_per_s=Spread(
-            median=tokens * 1e9 / composed.middle,
-            low=tokens * 1e9 / composed.high,
-            high=tokens * 1e9 / composed.low,
+            median=processed * 1e9 / composed.middle,
+            low=processed * 1e9 / composed.high,
+            high=processed * 1e9 / composed.low,
             relative_mad=median(relative_mad(each) for each in samples),
         ),
         origin="predicted",

@@ -8,22 +8,46 @@ from planner.types.settings import Settings
 __all__ = ["Conditions", "Measurement", "Origin", "Spread", "Test", "TestKind", "TestResult"]
 
 Origin = Literal["measured", "predicted", "published"]
-TestKind = Literal["prompt", "generate"]
-"""Reading a prompt, or writing an answer token by token."""
+TestKind = Literal["prompt", "generate", "mixed"]
+"""Reading a prompt, writing an answer token by token, or one after the other timed as one."""
 
 
 class Test(Report, frozen=True, kw_only=True):
-    """One test as llama-bench defines it: ``pp512`` is prompt 512, ``tg128`` generate 128, each at a depth."""
+    """One test as llama-bench defines it: ``pp512`` is prompt 512, ``tg128`` generate 128, each at a depth.
+
+    ``tokens`` is what each sequence processes; of a mixed test ``prompt_tokens`` of them are read and the rest written.
+    ``sequences`` are decoded together, as llama-batched-bench does it. ``threads`` is ``None`` for those of the
+    settings.
+    """
 
     kind: TestKind
     tokens: int
     depth: int = 0
+    prompt_tokens: int = 0
+    sequences: int = 1
+    threads: int | None = None
 
     @property
     def label(self) -> str:
-        """llama-bench's own name for the test, ``tg128 @ d4096``."""
-        name = f"{'pp' if self.kind == 'prompt' else 'tg'}{self.tokens}"
-        return f"{name} @ d{self.depth}" if self.depth else name
+        """llama-bench's own name for the test, ``tg128 @ d4096``; sequences are added to it, ``tg128 x4 @ d4096``."""
+        return f"{self.name} @ d{self.depth}" if self.depth else self.name
+
+    @property
+    def name(self) -> str:
+        """The label without the depth, ``pp512+tg128``."""
+        return self.short + (f" x{self.sequences}" if self.sequences > 1 else "")
+
+    @property
+    def short(self) -> str:
+        """What one sequence does, ``pp512+tg128``: llama-bench's name without depth."""
+        if self.kind == "mixed":
+            return f"pp{self.prompt_tokens}+tg{self.tokens - self.prompt_tokens}"
+        return f"{'pp' if self.kind == 'prompt' else 'tg'}{self.tokens}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether one sequence runs with the threads of the settings, as a deployment's speeds are told."""
+        return self.sequences == 1 and self.threads is None
 
 
 class Spread(Report, frozen=True, kw_only=True):
@@ -39,6 +63,7 @@ class TestResult(Report, frozen=True, kw_only=True):
     """All timed repetitions of one test, in nanoseconds; rates are derived, never stored alone.
 
     ``tokens_timed`` may be less than ``test.tokens`` when a run was shortened; it says so instead of hiding it.
+    ``tokens_timed`` is of each sequence, ``tokens_per_s`` over all of them.
     ``origin`` is ``predicted`` when the time was composed from slices.
     """
 

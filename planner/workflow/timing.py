@@ -198,7 +198,10 @@ class _Rounds:
         """Whether decoding at depth 0 was timed: a measurement may leave out what the noise swallowed."""
         return any(
             self._same(each) == self._same(measurement)
-            and any(result.test.kind == "generate" and result.test.depth == 0 for result in measurement.results)
+            and any(
+                result.test.kind == "generate" and result.test.depth == 0 and result.test.plain
+                for result in measurement.results
+            )
             for measurement in self.done
         )
 

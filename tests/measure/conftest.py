@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from planner import catalogue
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
 from planner.measure.bench import Bench
@@ -96,6 +98,37 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineChild]:
             wanted = {"context_tokens": 4096, "threads": 1, "threads_batch": 1, "flash_attention": flash}
             running.ask("timing.open", {"path": str(path), "settings": wanted, "label": label})
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared(child: EngineChild, tmp_path_factory: pytest.TempPathFactory) -> EngineChild:
+    """The child with the tiny model open as ``shared``: a context of four sequences of 1024 tokens."""
+    return _opened(child, tmp_path_factory, "shared", tiny_layout())
+
+
+@pytest.fixture(scope="session")
+def hybrid(child: EngineChild, tmp_path_factory: pytest.TempPathFactory) -> EngineChild:
+    """The child with a period of a real hybrid (Qwen3.5: recurrent and attention layers) open as ``hybrid``.
+
+    Of its vocabulary so much is left that its head costs nothing.
+    """
+    known = catalogue.load()
+    layout = known.layout(known.model("qwen3.5-0.8b"), 4)
+    tensors = tuple(
+        msgspec.structs.replace(tensor, dims=(tensor.dims[0], N_VOCAB)) if tensor.dims[-1] > 100_000 else tensor
+        for tensor in layout.tensors
+    )
+    metadata = {**layout.metadata, "qwen35.vocab_size": N_VOCAB}
+    small = msgspec.structs.replace(layout, tensors=tensors, metadata=metadata)
+    return _opened(child, tmp_path_factory, "hybrid", small)
+
+
+def _opened(child: EngineChild, tmp_path_factory: pytest.TempPathFactory, label: str, layout: Layout) -> EngineChild:
+    path: Path = tmp_path_factory.mktemp("phantoms") / f"{label}.gguf"
+    write_phantom(path, layout)
+    wanted = {"context_tokens": 4096, "parallel": 4, "threads": 1, "threads_batch": 1}
+    child.ask("timing.open", {"path": str(path), "settings": wanted, "label": label})
+    return child
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Real runs in the real child: depth is what was asked for, tokens are what was timed, nothing is left over."""
 
 import importlib.util
+import math
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.child import WORKER, EngineChild
+from planner.engine.phantom import write_phantom
 from planner.errors import EngineError
+from planner.measure.slices import weights_bytes
+from planner.types.model import Layout
 
 pytestmark = pytest.mark.engine
 
@@ -183,3 +188,75 @@ def test_a_state_of_unknown_layout_is_refused_and_never_raises(data: st.DataObje
     grown = ZEROSTATE.zero_state(broken, 2, 10)
     if grown is not None:
         grown.close()
+
+
+@pytest.mark.parametrize("kind", ["prompt", "generate", "mixed"])
+@pytest.mark.parametrize("depth", [0, 40, 700])
+def test_sequences_decoded_together_are_all_at_the_depth(shared: EngineChild, kind: str, depth: int) -> None:
+    """Three sequences of one context, by zeros or computed, before and after a test of one sequence."""
+    one = run(shared, "shared", kind=kind, tokens=24, prompt_tokens=16, depth=depth)
+    three = run(shared, "shared", kind=kind, tokens=24, prompt_tokens=16, depth=depth, sequences=3, repetitions=2)
+    again = run(shared, "shared", kind=kind, tokens=24, prompt_tokens=16, depth=depth)
+    assert [each["tokens_timed"] for each in (one, three, again)] == [24, 24, 24]
+    assert (three["depth_reached"], again["depth_reached"], len(three["samples_ns"])) == (depth, depth, 2)
+
+
+def test_sequences_together_take_less_than_one_after_the_other(shared: EngineChild) -> None:
+    """That is what a batch is for: the weights are read once for all of them."""
+    one = min(run(shared, "shared", tokens=32, repetitions=5)["samples_ns"])
+    four = min(run(shared, "shared", tokens=32, repetitions=5, sequences=4)["samples_ns"])
+    assert one < four < 4 * one
+
+
+def test_a_recurrent_layer_is_brought_back_to_its_depth_by_its_saved_state(hybrid: EngineChild) -> None:
+    """It cannot be cut: the state that was computed once is set again, for one sequence and for several."""
+    seen: list[dict[str, object]] = []
+    for sequences in (1, 2, 1):
+        args = {"label": "hybrid", "kind": "generate", "tokens": 8, "depth": 600, "sequences": sequences}
+        answer = hybrid.ask("timing.run", {**args, "repetitions": 3}, on_event=seen.append)
+        assert (answer["depth_reached"], len(answer["samples_ns"])) == (600, 3)
+        assert answer["filled_by"] == "decode"
+    assert [event["done"] for event in seen if event["stage"] == "fill"] == [512, 600]
+
+
+def test_a_prompt_and_its_answer_take_as_long_as_both(shared: EngineChild) -> None:
+    """pp256+tg16 is pp256 and tg16 at depth 256, one after the other."""
+
+    def least(**changes: object) -> int:
+        return min(run(shared, "shared", repetitions=7, **changes)["samples_ns"])
+
+    both = least(kind="mixed", tokens=272, prompt_tokens=256)
+    parts = least(kind="prompt", tokens=256) + least(kind="generate", tokens=16, depth=256)
+    assert 0.6 * parts < both < 1.7 * parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"sequences": 5}, "made for 4"),
+        ({"sequences": 0}, "made for 4"),
+        ({"sequences": 2, "tokens": 1100}, "context"),
+        ({"kind": "mixed", "prompt_tokens": 8}, "prompt and an answer"),
+        ({"kind": "mixed", "prompt_tokens": 0}, "prompt and an answer"),
+    ],
+)
+def test_more_than_the_context_was_made_for_is_refused(
+    shared: EngineChild, changes: dict[str, object], word: str
+) -> None:
+    """In words; the child lives on."""
+    with pytest.raises(EngineError, match=word):
+        run(shared, "shared", **changes)
+
+
+def test_the_engine_tells_what_llama_bench_tells_of_a_model(
+    shared: EngineChild, tiny: Callable[..., Layout], tmp_path: Path
+) -> None:
+    """Its description, its bytes, its parameters."""
+    path = tmp_path / "tiny.gguf"
+    layout = tiny()
+    write_phantom(path, layout)
+    told = shared.ask("timing.open", {"path": str(path), "settings": {"context_tokens": 64}, "label": "told"})
+    shared.ask("timing.close", {"label": "told"})
+    assert told["model_type"].startswith("qwen3")
+    assert told["model_size"] == weights_bytes(layout)
+    assert told["model_n_params"] == sum(math.prod(tensor.dims) for tensor in layout.tensors)

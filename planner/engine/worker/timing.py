@@ -1,10 +1,10 @@
 """Times llama.cpp the way llama-bench defines it: what counts is decode and synchronise, nothing around it.
 
 ``prompt`` is one series of ``llama_decode`` calls over random tokens in batches of ``n_batch``; ``generate`` is one
-token after another, each synchronised. Only the last token of a batch asks for logits; there is no tokenizer and no
-sampler in it. Several models may be open at once under labels, so that the parent can interleave candidates and
-slices and a drift of the machine hits all alike. The mistake it prevents is a depth that is not there: after every
-repetition the cache is brought back to the depth asked for and its length is checked.
+token after another, each synchronised; ``mixed`` is a prompt and then an answer, timed as one. Only the last token of a
+prompt's batch asks for logits; there is no tokenizer and no sampler in it. Several sequences are decoded together as
+llama-batched-bench does it. Several models may be open at once under labels, so that the parent can interleave
+candidates and slices and a drift of the machine hits all alike.
 
 Runs in the child: standard library and ``llama_cpp`` only, Python 3.9 or newer.
 """
@@ -14,59 +14,41 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import random
 import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import batches
+from depth import Session, decode, following, go_to
 from errors import Refused
 from llama import engine
-from zerostate import HEADER_BYTES, zero_state
 
 __all__ = ["close", "open_model", "run"]
 
 Emit = Callable[[dict[str, Any]], None]
 
-_SEED_TOKENS = 2  # the shortest sequence whose saved state shows how cells repeat
-_FILL_CHUNK = 512  # tokens between two looks at the clock while a depth is computed
+
+class _Test(NamedTuple):
+    """One test: ``tokens`` of each sequence, of which ``prompt_tokens`` are read and the rest written."""
+
+    kind: str
+    tokens: int
+    prompt_tokens: int
+    depth: int
+    sequences: int
 
 
-@dataclass
-class _Session:
-    """One open model with one context; ``random`` gives the same tokens in every run of the same seed."""
-
-    model: Any
-    context: Any
-    memory: Any
-    vocabulary: int
-    context_tokens: int
-    batch: int
-    seed: int
-    random: random.Random = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reseed()
-
-    def reseed(self) -> None:
-        """Start the token sequence anew."""
-        self.random = random.Random(self.seed)  # noqa: S311 - token ids, no secret
-
-    def used(self) -> int:
-        """Tokens of sequence 0 in the cache."""
-        return int(engine().api.llama_memory_seq_pos_max(self.memory, 0)) + 1
-
-
-_sessions: dict[str, _Session] = {}
+_sessions: dict[str, Session] = {}
 
 
 def open_model(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Load ``path`` under ``settings`` as ``label``; takes the place of an older model of that label.
 
-    Answers ``load_ns``, ``vocabulary`` and ``context_tokens`` (of one sequence).
+    Answers ``load_ns``, ``vocabulary``, ``context_tokens`` (of one sequence), and what llama-bench tells of a model:
+    ``model_type``, ``model_size`` (bytes) and ``model_n_params``.
     """
     label = str(args.get("label", "model"))
     _free(label)
@@ -79,12 +61,14 @@ def open_model(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         api.llama_model_free(model)
         raise
     loaded = time.perf_counter_ns() - begin
-    session = _Session(
+    session = Session(
         model=model,
         context=context,
         memory=api.llama_get_memory(context),
         vocabulary=int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))),
         context_tokens=int(api.llama_n_ctx_seq(context)),
+        cells=int(api.llama_n_ctx(context)),
+        sequences=int(api.llama_n_seq_max(context)),
         batch=int(api.llama_n_batch(context)),
         seed=int(args.get("seed", 1)),
     )
@@ -93,7 +77,16 @@ def open_model(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         _free(label)
         raise Refused("the model names no vocabulary size, so no token can be timed")
     emit({"stage": "open", "label": label, "done": 1, "of": 1})
-    return {"load_ns": loaded, "vocabulary": session.vocabulary, "context_tokens": session.context_tokens}
+    described = ctypes.create_string_buffer(256)
+    api.llama_model_desc(model, described, len(described))
+    return {
+        "load_ns": loaded,
+        "vocabulary": session.vocabulary,
+        "context_tokens": session.context_tokens,
+        "model_type": described.value.decode("utf-8", "replace"),
+        "model_size": int(api.llama_model_size(model)),
+        "model_n_params": int(api.llama_model_n_params(model)),
+    }
 
 
 def close(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
@@ -105,36 +98,37 @@ def close(args: dict[str, Any], _emit: Emit) -> dict[str, Any]:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Time one test on the open model ``label``.
 
-    ``kind`` (prompt or generate), ``tokens``, ``depth``, ``threads``, ``threads_batch``, ``repetitions``,
-    ``budget_s`` (of timed work), ``fill`` (zeros or decode) and ``fill_budget_s``. Answers ``samples_ns`` and
-    ``tokens_timed``: the budget may end the first repetition early, the others then time as many tokens; at least
-    one repetition is always timed. ``samples_ns`` is empty when the depth could not be reached; ``depth_reached``
-    and ``filled_by`` say how far it came and by what means.
+    ``kind`` (prompt, generate or mixed), ``tokens`` of each sequence, ``prompt_tokens`` (how many of a mixed test's are
+    its prompt), ``depth``, ``sequences``, ``threads``, ``threads_batch``, ``repetitions``, ``budget_s`` (of timed
+    work), ``fill`` (zeros or decode) and ``fill_budget_s``. Answers ``samples_ns`` and ``tokens_timed`` (of each
+    sequence): the budget may end the first repetition early, the others then time as many tokens; at least one
+    repetition is always timed. ``samples_ns`` is empty when the depth could not be reached; ``depth_reached`` and
+    ``filled_by`` say how far it came and by what means.
     """
     session = _session(str(args.get("label", "model")))
-    kind, tokens, depth = str(args["kind"]), int(args["tokens"]), int(args.get("depth", 0))
-    _check(session, kind, tokens, depth)
+    test = _wanted(session, args)
     threads = int(args.get("threads", 1))
     engine().api.llama_set_n_threads(session.context, threads, int(args.get("threads_batch", threads)))
     budget_ns = int(float(args["budget_s"]) * 1e9) if args.get("budget_s") is not None else None
+    fill_budget_s = float(args.get("fill_budget_s", 600.0))
     session.reseed()
     try:
-        filled = _go_to(session, depth, str(args.get("fill", "zeros")), float(args.get("fill_budget_s", 600.0)), emit)
+        filled = go_to(session, test.depth, test.sequences, str(args.get("fill", "zeros")), fill_budget_s, emit)
         samples: list[int] = []
-        if session.used() == depth:
-            _wake(session, depth)
-            once = _prompt if kind == "prompt" else _generate
+        if session.all_at(test.depth, test.sequences):
+            _wake(session, test)
             for repetition in range(int(args.get("repetitions", 1))):
                 left = None if budget_ns is None else budget_ns - sum(samples)
                 if samples and left is not None and left < samples[-1]:
                     break
-                tokens, elapsed = once(session, tokens, None if samples else left)
+                done, elapsed = _once(session, test, None if samples else left)
+                test = test._replace(tokens=done, prompt_tokens=min(test.prompt_tokens, done))
                 samples.append(elapsed)
                 emit({"stage": "run", "done": repetition + 1, "of": int(args.get("repetitions", 1))})
-                filled = _go_to(session, depth, filled, float(args.get("fill_budget_s", 600.0)), emit) or filled
+                filled = go_to(session, test.depth, test.sequences, filled, fill_budget_s, emit) or filled
         return {
             "samples_ns": samples,
-            "tokens_timed": tokens if samples else 0,
+            "tokens_timed": test.tokens if samples else 0,
             "depth_reached": session.used(),
             "filled_by": filled,
         }
@@ -142,38 +136,68 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         _rest()
 
 
-def _check(session: _Session, kind: str, tokens: int, depth: int) -> None:
-    if kind not in ("prompt", "generate"):
+def _wanted(session: Session, args: dict[str, Any]) -> _Test:
+    """The test that ``args`` ask for; raises :class:`Refused` for one that cannot be timed here."""
+    kind, tokens, depth = str(args["kind"]), int(args["tokens"]), int(args.get("depth", 0))
+    sequences = int(args.get("sequences", 1))
+    prompts = {"prompt": tokens, "generate": 0, "mixed": int(args.get("prompt_tokens", tokens // 2))}
+    if kind not in prompts:
         raise Refused(f"unknown kind of test: {kind}")
     if tokens < 1 or depth < 0:
         raise Refused(f"a test needs at least one token and a depth from zero on, not {tokens} at {depth}")
-    # One more than the test itself: the untimed token that wakes the threads.
-    if depth + max(tokens, 1) > session.context_tokens:
-        raise Refused(f"{depth} + {tokens} tokens do not fit in a context of {session.context_tokens}")
+    if kind == "mixed" and not 0 < prompts[kind] < tokens:
+        raise Refused(
+            f"a mixed test needs a prompt and an answer, not {prompts[kind]} of {tokens} tokens as its prompt"
+        )
+    if not 1 <= sequences <= min(session.sequences, session.batch):
+        raise Refused(f"{sequences} sequences do not fit in a context made for {session.sequences}")
+    if depth + tokens > session.context_tokens or sequences * (depth + tokens) > session.cells:
+        times = f"{sequences} times " if sequences > 1 else ""
+        raise Refused(f"{times}{depth} + {tokens} tokens do not fit in a context of {session.context_tokens}")
+    return _Test(kind, tokens, prompts[kind], depth, sequences)
 
 
-def _prompt(session: _Session, tokens: int, budget_ns: int | None) -> tuple[int, int]:
-    """Tokens processed and nanoseconds of a prompt; ends between two batches when the budget is used up."""
-    batches = [_tokens(session, min(session.batch, tokens - at)) for at in range(0, tokens, session.batch)]
+def _once(session: Session, test: _Test, budget_ns: int | None) -> tuple[int, int]:
+    """Tokens processed of each sequence and nanoseconds of one repetition."""
+    if test.kind != "mixed":
+        return (_prompt if test.kind == "prompt" else _generate)(session, test, test.tokens, test.depth, budget_ns)
+    read, reading_ns = _prompt(session, test, test.prompt_tokens, test.depth, budget_ns)
+    left_ns = None if budget_ns is None else budget_ns - reading_ns
+    written, writing_ns = _generate(session, test, test.tokens - test.prompt_tokens, test.depth + read, left_ns)
+    return read + written, reading_ns + writing_ns
+
+
+def _prompt(session: Session, test: _Test, tokens: int, position: int, budget_ns: int | None) -> tuple[int, int]:
+    """Tokens processed of each sequence and nanoseconds of a prompt.
+
+    A single one ends between two batches when the budget is used up; several are read to their ends.
+    """
+    if test.sequences > 1:
+        series, budget_ns = batches.prompts(session, test.sequences, tokens, position), None
+    else:
+        series = [following(session, min(session.batch, tokens - at)) for at in range(0, tokens, session.batch)]
     done = 0
     begin = time.perf_counter_ns()
-    for batch in batches:
-        _decode(session, batch)
-        done += len(batch)
+    for batch in series:
+        decode(session, batch)
+        done += int(batch.n_tokens)
         if budget_ns is not None and time.perf_counter_ns() - begin > budget_ns:
             break
     engine().api.llama_synchronize(session.context)
-    return done, time.perf_counter_ns() - begin
+    return done // test.sequences, time.perf_counter_ns() - begin
 
 
-def _generate(session: _Session, tokens: int, budget_ns: int | None) -> tuple[int, int]:
-    """Tokens decoded one at a time and their nanoseconds; ends after the token that used up the budget."""
-    one = [_tokens(session, 1) for _ in range(tokens)]
+def _generate(session: Session, test: _Test, tokens: int, position: int, budget_ns: int | None) -> tuple[int, int]:
+    """Tokens written of each sequence, one at a time, and nanoseconds; ends after the one that used up the budget."""
+    if test.sequences > 1:
+        steps = [batches.step(session, test.sequences, position + at) for at in range(tokens)]
+    else:
+        steps = [following(session, 1) for _ in range(tokens)]
     synchronize, context = engine().api.llama_synchronize, session.context
     done = 0
     begin = time.perf_counter_ns()
-    for token in one:
-        _decode(session, token)
+    for batch in steps:
+        decode(session, batch)
         synchronize(context)
         done += 1
         if budget_ns is not None and time.perf_counter_ns() - begin > budget_ns:
@@ -181,75 +205,14 @@ def _generate(session: _Session, tokens: int, budget_ns: int | None) -> tuple[in
     return done, time.perf_counter_ns() - begin
 
 
-def _tokens(session: _Session, count: int) -> ctypes.Array[ctypes.c_int32]:
-    return (ctypes.c_int32 * count)(*(session.random.randrange(session.vocabulary) for _ in range(count)))
-
-
-def _decode(session: _Session, tokens: ctypes.Array[ctypes.c_int32]) -> None:
-    api = engine().api
-    # llama_batch_get_one continues the sequence and asks for the logits of the last token only.
-    status = api.llama_decode(session.context, api.llama_batch_get_one(tokens, len(tokens)))
-    if status != 0:
-        raise Refused(f"llama_decode returned {status} for {len(tokens)} tokens at depth {session.used()}")
-
-
-def _wake(session: _Session, depth: int) -> None:
+def _wake(session: Session, test: _Test) -> None:
     """Decode one token untimed, so that the threads exist and the first repetition is like the others."""
-    _decode(session, _tokens(session, 1))
+    decode(session, batches.step(session, test.sequences, test.depth))
     engine().api.llama_synchronize(session.context)
-    _go_to(session, depth, "zeros", 600.0, lambda _event: None)
+    go_to(session, test.depth, test.sequences, "zeros", 600.0, lambda _event: None)
 
 
-def _go_to(session: _Session, depth: int, fill: str, fill_budget_s: float, emit: Emit) -> str:
-    """Bring the cache to exactly ``depth`` tokens if the budget allows; answers by what means it was filled."""
-    api = engine().api
-    if session.used() == depth:
-        return ""
-    if 0 < depth < session.used() and api.llama_memory_seq_rm(session.memory, 0, depth, -1) and session.used() == depth:
-        return ""
-    api.llama_memory_clear(session.memory, False)
-    if depth == 0:
-        return ""
-    if fill != "decode" and depth > _FILL_CHUNK and _restore_zeros(session, depth):
-        return "zeros"
-    _compute(session, depth, fill_budget_s, emit)
-    return "decode"
-
-
-def _compute(session: _Session, depth: int, fill_budget_s: float, emit: Emit) -> None:
-    """Process random tokens up to ``depth``; stops short when the next chunk would overrun the budget."""
-    begin = time.monotonic()
-    while session.used() < depth:
-        _decode(session, _tokens(session, min(_FILL_CHUNK, session.batch, depth - session.used())))
-        spent = time.monotonic() - begin
-        emit({"stage": "fill", "done": session.used(), "of": depth})
-        if session.used() < depth and spent * (1 + _FILL_CHUNK / session.used()) > fill_budget_s:
-            return
-
-
-def _restore_zeros(session: _Session, depth: int) -> bool:
-    """Give the cache ``depth`` tokens of zeros; False, with an empty cache, where the engine's layout is unknown."""
-    api = engine().api
-    _decode(session, _tokens(session, _SEED_TOKENS))
-    size = int(api.llama_state_seq_get_size(session.context, 0))
-    saved = (ctypes.c_uint8 * size)()
-    written = int(api.llama_state_seq_get_data(session.context, saved, size, 0))
-    state = zero_state(bytes(saved), _SEED_TOKENS, depth) if written == size > HEADER_BYTES else None
-    api.llama_memory_clear(session.memory, False)
-    if state is None:
-        return False
-    with state:
-        view = (ctypes.c_uint8 * len(state)).from_buffer(state)
-        read = int(api.llama_state_seq_set_data(session.context, view, len(state), 0))
-        del view  # the mapping cannot be closed while something points into it
-        size = len(state)
-    if read == size and session.used() == depth:
-        return True
-    api.llama_memory_clear(session.memory, False)
-    return False
-
-
-def _session(label: str) -> _Session:
+def _session(label: str) -> Session:
     if label not in _sessions:
         raise Refused(f"no model is open under the label {label!r}")
     return _sessions[label]

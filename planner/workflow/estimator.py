@@ -188,7 +188,9 @@ def _variant(settings: Settings) -> str:
 
 
 def _result(measurement: Measurement, kind: str, depth: int) -> TestResult | None:
-    return next((r for r in measurement.results if r.test.kind == kind and r.test.depth == depth), None)
+    return next(
+        (r for r in measurement.results if r.test.kind == kind and r.test.depth == depth and r.test.plain), None
+    )
 
 
 def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings) -> Speeds:

@@ -1,9 +1,9 @@
 """Brings the caches of an open model to the depth that a test asks for, and counts what is really in them.
 
 The mistake it prevents is a depth that is not there: after every repetition each sequence is brought back to exactly
-the depth asked for, and its length is read from the engine. Depths come in the cheapest way that works: what is too long
-is cut off; a state that was computed once is set again (a recurrent layer cannot be cut); a state of zeros is written;
-else the tokens are computed. Further sequences get the state of the first.
+the depth asked for, and its length is read from the engine. Depths come in the cheapest way that works: what is too
+long is cut off; a state that was computed once is set again (a recurrent layer cannot be cut); a state of zeros is
+written; else the tokens are computed. Further sequences get the state of the first.
 
 Runs in the child: standard library and ``llama_cpp`` only, Python 3.9 or newer.
 """

@@ -25,9 +25,11 @@ class Curve:
         ]
 
     def convex(self, at: float) -> tuple[float, float]:
-        """The likely value and the chord, which a convex curve cannot exceed; before the first point the first value.
+        """The likely value, and what it cannot exceed: the chord, and the most that was told up to there.
 
-        The likely value is where the neighbours' lines meet: exact where one bend lies between two points.
+        The likely value is where the neighbours' lines meet: exact where one bend lies between two points. A packer of
+        buffers need not be monotone (Qwen3-30B-A3B takes 342 MiB on a card at 24,576 tokens, 301 at 32,768 and 338 at
+        71,661), hence the most so far.
         """
         place = self._place(at)
         if place is None:
@@ -37,7 +39,7 @@ class Curve:
         lines = [line for line in (before, after) if line is not None]
         # In the outermost intervals a neighbour is missing, and the bend may be anywhere.
         likely = max(lines) if len(lines) == 2 else chord
-        return min(chord, likely), chord
+        return min(chord, likely), max(chord, self._most(at))
 
     def concave(self, at: float) -> float:
         """The value of a concave curve with one bend between two points; any other concave one lies below it."""
@@ -46,6 +48,10 @@ class Curve:
             return self._outside(at)
         chord, before, after = self._lines(place, at)
         return max(chord, min(line for line in (before, after, math.inf) if line is not None))
+
+    def _most(self, at: float) -> float:
+        """The largest value at the points before ``at``."""
+        return max(self._values[: bisect_left(self._points, at)])
 
     def _place(self, at: float) -> int | None:
         """The interval that a point lies in; ``None`` outside of all, and at a known point."""

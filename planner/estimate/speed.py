@@ -1,23 +1,32 @@
-"""Tokens per second from bytes, bandwidth and a fixed cost per layer; the mistake it prevents is one flat factor.
+"""Tokens per second of devices that work one after the other; the mistake it prevents is one flat factor.
 
-Decoding one token reads every active weight once, so time has a part that grows with bytes and a part that does not:
-
-    seconds per token = Σ over devices ( bytes ÷ (share × bandwidth) + layers × seconds per layer )
-
-A single share of bandwidth ("0.55") is wrong in both directions, because on fast memory the fixed part dominates: the
-same 8B at 4 bits reaches 81 % of an RTX 4070 Ti and 35 % of an H100, while the time *above* bytes ÷ bandwidth is 2 to
-5 ms on both. On a CPU a third term limits: how fast one core unpacks a type. Devices in a pipeline work one after the
-other, so their times add.
-
-The constants below are medians and 10 to 90 % ranges of published llama-bench rows (builds of 2024 to 2026; each table
-names its devices). A :class:`Calibration` learnt on this very machine replaces them. Every speed carries an interval
-and says in words what it rests on; where nothing is known the answer is ``None``.
+What was timed on this very machine (a :class:`Calibration`) speaks first. For everything else the physical model
+(:mod:`planner.estimate.physical`) adds up bytes over bandwidth, fixed costs and operations, with constants fitted on
+published llama-bench rows, and its interval is as wide as it missed on devices that were left out of the fit. Devices in a
+pipeline work one after the other, so their times add. Every speed carries an interval and says in words what it rests
+on; where nothing is known the answer is ``None``.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from planner.estimate.physical import (
+    PROMPT_TOKENS,
+    Hardware,
+    Kernel,
+    Part,
+    Term,
+    Work,
+    decode_terms,
+    kernel_of,
+    least_seconds,
+    prompt_terms,
+    total_seconds,
+)
+from planner.estimate.physical_constants import Quantity, speed_model
+from planner.estimate.physical_trust import doubt_of
 from planner.types import Report
 from planner.types.machine import Backend
 from planner.types.plan import Speed
@@ -36,57 +45,11 @@ __all__ = [
     "prompt_speed",
 ]
 
-Kernel = Literal["plain", "k4", "k56", "k23", "codebook"]
-"""Groups of tensor types that unpack alike: whole bytes and plain 4-bit, 4-bit K, 5/6-bit K, 2/3-bit K, IQ1 to IQ3."""
 
-
-class _Range(NamedTuple):
-    """A pessimistic, a middle and an optimistic value."""
-
-    low: float
-    middle: float
-    high: float
-
-
-# Share of peak bandwidth of the part that grows with bytes, and microseconds per layer of the part that does not.
-# Fitted by eye on one median per (device, type): RTX 3090/4070 Ti/4090/4000 Ada/6000 Ada, A40, A100, H100, M1, M3 Max,
-# Strix Halo, RX 6700 XT, Arc B70; 7B to 70B; F16, Q8_0, Q4_0, Q4_K_M.
-_SHARE: dict[Backend, _Range] = {
-    "cuda": _Range(0.70, 0.88, 0.95),
-    "rocm": _Range(0.65, 0.85, 0.93),
-    "vulkan": _Range(0.50, 0.85, 0.93),
-    "sycl": _Range(0.60, 0.80, 0.88),
-    "metal": _Range(0.55, 0.78, 0.92),
-    # i9-13900K 0.68, Xeon 8480 0.60, Ryzen 7950X 0.54, EPYC 0.28 to 0.44 across NUMA nodes; an i7-12700H reaches 0.65
-    # to 0.97 of what it can read.
-    "cpu": _Range(0.28, 0.60, 0.80),
-}
-_LAYER_US: dict[Backend, _Range] = {
-    "cuda": _Range(190, 80, 20),
-    "rocm": _Range(300, 100, 40),
-    "vulkan": _Range(400, 100, 40),
-    "sycl": _Range(250, 100, 40),
-    "metal": _Range(250, 100, 20),
-    "cpu": _Range(150, 30, 10),
-}
-# Bytes per second that one CPU core unpacks. Low and middle: Ampere Altra, one thread, Qwen2.5-3B, eight types; high:
-# Ryzen 7950X, one thread, 5 to 6 bits: 29e9.
-_CORE_BYTES_PER_S: dict[Kernel, _Range] = {
-    "plain": _Range(6e9, 11e9, 29e9),
-    "k4": _Range(5e9, 8.5e9, 25e9),
-    "k56": _Range(4.5e9, 7e9, 29e9),
-    "k23": _Range(3.5e9, 6e9, 18e9),
-    "codebook": _Range(1.5e9, 2.5e9, 10e9),
-}
-# Floating-point operations per second and thread while a prompt is processed on a CPU: Altra, i7-1165G7, Xeon 8480,
-# EPYC, mainline llama.cpp, pp64 and pp512: 18 to 99 Gflop/s, middle of the machines 40.
-_CORE_PROMPT_FLOPS = _Range(18e9, 40e9, 100e9)
-# Without a known bandwidth more cores than this are not counted on: two channels of memory feed about four.
-_CORES_WITHOUT_BANDWIDTH = _Range(2, 4, 16)
-# Reading the cache is slower per byte than reading weights: decode at 32k keeps 0.43 to 0.94 of its speed at 0.
-_CACHE_COST = _Range(3.0, 1.5, 1.0)
-# Handing the hidden state from one device to the next, seconds.
-_HOP_S = 100e-6
+# Reading the cache after a calibration at depth 0: slow, middle and fast, times the cost of a byte of weights.
+_CACHE_COST = (3.0, 1.5, 1.0)
+# Tokens from which a speed is judged by how well deep rows were predicted.
+_DEEP_TOKENS = 2048
 # A rate learnt from another kernel on the same machine carries this much doubt on each side.
 _FOREIGN_KERNEL = 1.8
 _ONE_RUN_DOUBT = 1.25
@@ -139,7 +102,9 @@ class Stage(Report, frozen=True, kw_only=True):
 
     ``weights_bytes`` are the *active* weights it holds, ``cache_bytes`` what attention
     reads at the depth in question, ``parameters_active`` its share of the active parameters. ``threads`` counts for
-    CPUs only. ``calibrations`` are of this device.
+    CPUs only. ``calibrations`` are of this device. For prompts ``resident_bytes`` are all weights of its layers, those of
+    idle experts too, and ``layer_parameters`` the active numbers in them (``None``: as for decoding).
+    ``matrix_flops_per_s``, ``memory`` and ``generation`` are by the data sheet, ``None`` where it is not at hand.
     """
 
     device: str
@@ -153,6 +118,11 @@ class Stage(Report, frozen=True, kw_only=True):
     threads: int = 1
     structure: Structure = Structure()
     calibrations: tuple[Calibration, ...] = ()
+    resident_bytes: int | None = None
+    layer_parameters: int | None = None
+    matrix_flops_per_s: float | None = None
+    memory: str | None = None
+    generation: str | None = None
 
 
 class _Seconds(NamedTuple):
@@ -164,20 +134,6 @@ class _Seconds(NamedTuple):
     basis: str
 
 
-def kernel_of(quantization: str) -> Kernel:
-    """The kernel group of a quantization's main tensor type, by its name (``Q4_K_M`` → ``k4``)."""
-    name = quantization.upper().removeprefix("UD-")
-    if name.startswith(("IQ1", "IQ2", "IQ3", "TQ")):
-        return "codebook"
-    if name.startswith(("Q2_K", "Q3_K")):
-        return "k23"
-    if name.startswith(("Q5_K", "Q6_K", "Q5_0", "Q5_1")):
-        return "k56"
-    if name.startswith(("Q4_K", "IQ4", "MXFP4", "NVFP4")):
-        return "k4"
-    return "plain"
-
-
 def cache_bytes_at(cache_bytes: int, context_tokens: int, depth_tokens: int) -> int:
     """Cache bytes that one token reads at a depth; the whole cache is read when the context is full."""
     if context_tokens <= 0:
@@ -187,13 +143,31 @@ def cache_bytes_at(cache_bytes: int, context_tokens: int, depth_tokens: int) -> 
 
 def generate_speed(stages: Sequence[Stage], *, at_context_tokens: int = 0) -> Speed | None:
     """Predicted decode speed of stages that work one after the other; ``None`` where one of them is unknown."""
-    times = [_generate_seconds(stage) for stage in stages]
-    return _speed(times, hops=len(stages) - 1, at_context_tokens=at_context_tokens)
+    learnt = [_learnt_generate(stage) for stage in stages]
+    unlearnt = [stage for stage, seconds in zip(stages, learnt, strict=True) if seconds is None]
+    terms = decode_terms([_part(stage) for stage in unlearnt])
+    if terms is None:
+        return None
+    quantity: Quantity = "decode-deep" if at_context_tokens > _DEEP_TOKENS else "decode"
+    physical = [_physical(stage, own, quantity) for stage, own in zip(unlearnt, terms, strict=True)]
+    return _speed([*filter(None, learnt), *physical], at_context_tokens=at_context_tokens)
 
 
-def prompt_speed(stages: Sequence[Stage]) -> Speed | None:
-    """Predicted prompt speed; on a GPU only from a calibration, since bandwidth says nothing about it."""
-    return _speed([_prompt_seconds(stage) for stage in stages], hops=0, at_context_tokens=0)
+def prompt_speed(
+    stages: Sequence[Stage], *, microbatch: int = PROMPT_TOKENS, link_bytes_per_s: float | None = None
+) -> Speed | None:
+    """Predicted speed of a prompt of 512 tokens; ``None`` where a device's rate of multiplying is unknown.
+
+    With a ``link_bytes_per_s`` to a GPU that has its own memory, what lies in RAM is copied and multiplied there.
+    """
+    copied = link_bytes_per_s is not None and any(stage.backend != "cpu" for stage in stages)
+    learnt = [None if copied and stage.backend == "cpu" else _learnt_prompt(stage) for stage in stages]
+    unlearnt = [stage for stage, seconds in zip(stages, learnt, strict=True) if seconds is None]
+    terms = prompt_terms([_part(stage) for stage in unlearnt], microbatch=microbatch, link_bytes_per_s=link_bytes_per_s)
+    if terms is None:
+        return None
+    physical = [_physical(stage, own, "prompt") for stage, own in zip(unlearnt, terms, strict=True)]
+    return _speed([*filter(None, learnt), *physical], at_context_tokens=0)
 
 
 def calibrate(runs: Iterable[TimedRun]) -> tuple[Calibration, ...]:
@@ -228,14 +202,11 @@ def _rate(values: list[float]) -> Rate:
     return Rate(per_s=middle, low=min(*values, middle / doubt), high=max(*values, middle * doubt))
 
 
-def _speed(times: Sequence[_Seconds | None], *, hops: int, at_context_tokens: int) -> Speed | None:
+def _speed(times: Sequence[_Seconds | None], *, at_context_tokens: int) -> Speed | None:
     known = [time for time in times if time is not None]
     if not known or len(known) < len(times):
         return None
-    handover = hops * _HOP_S
-    slow = sum(time.slow for time in known) + handover
-    middle = sum(time.middle for time in known) + handover
-    fast = sum(time.fast for time in known) + handover
+    slow, middle, fast = (sum(time[i] for time in known) for i in range(3))
     if middle <= 0:
         return None
     return Speed(
@@ -248,62 +219,74 @@ def _speed(times: Sequence[_Seconds | None], *, hops: int, at_context_tokens: in
     )
 
 
-def _generate_seconds(stage: Stage) -> _Seconds | None:
+def _learnt_generate(stage: Stage) -> _Seconds | None:
     learnt = _pick(stage)
-    if learnt is not None:
-        calibration, doubt = learnt
-        rate = calibration.generate
-        slow, middle, fast = (
-            (stage.weights_bytes + cost * stage.cache_bytes) / per_s
-            for cost, per_s in zip(_CACHE_COST, (rate.low / doubt, rate.per_s, rate.high * doubt), strict=True)
-        )
-        return _Seconds(slow, middle, fast, f"{stage.device}: {calibration.basis}")
-    if stage.backend == "cpu":
-        return _cpu_seconds(stage)
-    if stage.bandwidth_bytes_per_s is None:
+    if learnt is None:
         return None
-    bandwidth = float(stage.bandwidth_bytes_per_s)
-    slow, middle, fast = (_roofline(stage, i, _SHARE[stage.backend][i] * bandwidth) for i in range(3))
-    return _Seconds(slow, middle, fast, f"{stage.device}: {bandwidth / 1e9:.0f} GB/s by its data sheet, {_PUBLISHED}")
+    calibration, doubt = learnt
+    rate = calibration.generate
+    slow, middle, fast = (
+        (stage.weights_bytes + cost * stage.cache_bytes) / per_s
+        for cost, per_s in zip(_CACHE_COST, (rate.low / doubt, rate.per_s, rate.high * doubt), strict=True)
+    )
+    return _Seconds(slow, middle, fast, f"{stage.device}: {calibration.basis}")
 
 
-def _cpu_seconds(stage: Stage) -> _Seconds | None:
-    if stage.threads < 1:
-        return None
-    core = _CORE_BYTES_PER_S[kernel_of(stage.quantization)]
-    if stage.bandwidth_bytes_per_s is None:
-        cores = [min(stage.threads, most) for most in _CORES_WITHOUT_BANDWIDTH]
-        rates = [core[i] * cores[i] for i in range(3)]
-        basis = f"{stage.threads} threads, memory bandwidth unknown"
-    else:
-        bandwidth = float(stage.bandwidth_bytes_per_s)
-        rates = [min(core[i] * stage.threads, _SHARE["cpu"][i] * bandwidth) for i in range(3)]
-        basis = f"{stage.threads} threads, {bandwidth / 1e9:.0f} GB/s by its data sheet"
-    slow, middle, fast = (_roofline(stage, i, rates[i]) for i in range(3))
-    return _Seconds(slow, middle, fast, f"{stage.device}: {basis}, {_PUBLISHED}")
-
-
-_PUBLISHED = "ranges of published llama-bench rows"
-
-
-def _roofline(stage: Stage, i: int, bytes_per_s: float) -> float:
-    read = stage.weights_bytes + _CACHE_COST[i] * stage.cache_bytes
-    return read / bytes_per_s + stage.layers * _LAYER_US[stage.backend][i] * 1e-6
-
-
-def _prompt_seconds(stage: Stage) -> _Seconds | None:
+def _learnt_prompt(stage: Stage) -> _Seconds | None:
     learnt = _pick(stage)
-    if learnt is not None and learnt[0].prompt is not None:
-        calibration, doubt = learnt
-        rate = learnt[0].prompt
-        slow, middle, fast = (
-            stage.parameters_active / per_s for per_s in (rate.low / doubt, rate.per_s, rate.high * doubt)
-        )
-        return _Seconds(slow, middle, fast, f"{stage.device}: {calibration.basis}")
-    if stage.backend != "cpu" or stage.threads < 1:
+    if learnt is None or learnt[0].prompt is None:
         return None
-    slow, middle, fast = (2 * stage.parameters_active / (flops * stage.threads) for flops in _CORE_PROMPT_FLOPS)
-    return _Seconds(slow, middle, fast, f"{stage.device}: {stage.threads} threads, {_PUBLISHED}")
+    calibration, doubt = learnt
+    rate = learnt[0].prompt
+    slow, middle, fast = (
+        stage.parameters_active / per_s for per_s in (rate.low / doubt, rate.per_s, rate.high * doubt)
+    )
+    return _Seconds(slow, middle, fast, f"{stage.device}: {calibration.basis}")
+
+
+def _part(stage: Stage) -> Part:
+    hardware = Hardware(
+        stage.backend,
+        stage.bandwidth_bytes_per_s,
+        stage.matrix_flops_per_s,
+        stage.memory,
+        stage.generation,
+        stage.threads,
+    )
+    work = Work(
+        weights_bytes=stage.weights_bytes,
+        resident_bytes=stage.weights_bytes if stage.resident_bytes is None else stage.resident_bytes,
+        layers=stage.layers,
+        parameters=stage.parameters_active if stage.layer_parameters is None else stage.layer_parameters,
+        quantization=stage.quantization,
+        mixture=stage.structure.mixture,
+        recurrent=stage.structure.recurrent,
+        cache_bytes=stage.cache_bytes,
+    )
+    return hardware, work
+
+
+def _physical(stage: Stage, terms: Sequence[Term], quantity: Quantity) -> _Seconds | None:
+    """What the terms of one device add up to, with the interval of its backend; decoding never beats the memory."""
+    model, part = speed_model(), _part(stage)
+    doubt = doubt_of(model, part, quantity)
+    if doubt is None:
+        return None
+    middle = total_seconds(terms, model.constants)
+    factor = math.exp(doubt.width)
+    least = 0.0 if quantity == "prompt" else least_seconds(*part)
+    return _Seconds(
+        middle * factor,
+        middle,
+        min(middle, max(least, middle / factor)),
+        f"{stage.device}: {_by(stage)}, {doubt.basis}",
+    )
+
+
+def _by(stage: Stage) -> str:
+    bandwidth = stage.bandwidth_bytes_per_s
+    told = "memory bandwidth unknown" if bandwidth is None else f"{bandwidth / 1e9:.0f} GB/s by its data sheet"
+    return f"{stage.threads} threads, {told}" if stage.backend == "cpu" else told
 
 
 def _pick(stage: Stage) -> tuple[Calibration, float] | None:

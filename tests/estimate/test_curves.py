@@ -42,6 +42,14 @@ def test_a_window_that_is_full_is_never_told_as_less(window, at):
     assert told >= min(at, window) - 1e-6
 
 
+@given(values=st.lists(st.floats(0, 1e9), min_size=6, max_size=6), at=st.integers(256, 8192))
+def test_between_two_points_the_bound_is_no_less_than_what_was_told_before(values, at):
+    """Packing may take less for a longer context and more again for one longer still."""
+    if at not in _POINTS:
+        _, bound = Curve(_POINTS, values).convex(at)
+        assert bound >= max(value for point, value in zip(_POINTS, values, strict=True) if point < at)
+
+
 def test_known_points_are_told_exactly():
     """No interpolation where there is an answer."""
     curve = Curve([1, 2, 3], [5.0, 1.0, 7.0])

@@ -1,0 +1,75 @@
+"""What a unit of each kind of work costs on an ordinary core before anything is timed, and which kinds are alike.
+
+The numbers are orders of magnitude for two cores of an x86 server (bytes at some 10 GB/s, products at some tens of
+GFLOP/s). They decide nothing where there are timings; they keep the costs that no timing tells apart at a sensible
+place, and the doubt that comes with them says that they are guesses.
+"""
+
+from planner.estimate.costs_fit import Prior
+from planner.gguf.ggml_types import TYPES
+
+__all__ = ["prior", "relatives"]
+
+_BYTE_NS = 0.1
+_FLOP_NS = {"repacked": 1 / 120, "plain": 1 / 50}
+_EXPERT_FLOP_NS = {"repacked": 1 / 40, "plain": 1 / 50}
+_WIDE = 1.0
+_COSTS: dict[str, Prior] = {
+    "call": Prior(100_000.0, 1.5),
+    "node": Prior(3_000.0, 1.0),
+    "out": Prior(0.5, 1.0),
+    "quantize": Prior(0.5, 1.0),
+}
+_GROUPS: tuple[tuple[str, Prior], ...] = (
+    ("attn/single/", Prior(0.06, _WIDE)),
+    ("attn/tiled/", Prior(0.02, _WIDE)),
+    ("pos/single", Prior(4.0, _WIDE)),
+    ("pos/tiled", Prior(0.5, _WIDE)),
+    ("kv/", Prior(0.05, _WIDE)),
+    ("dot/", Prior(0.02, _WIDE)),
+    ("dot1/", Prior(0.06, _WIDE)),
+    ("state/", Prior(0.2, _WIDE)),
+    ("op/GLU:", Prior(0.3, _WIDE)),
+    ("op/UNARY:", Prior(0.4, _WIDE)),
+    ("op/ROPE", Prior(0.4, _WIDE)),
+    ("op/", Prior(0.15, _WIDE)),
+)
+
+
+def prior(name: str) -> Prior:
+    """The cost of a unit of the kind of work ``name`` (see :data:`planner.estimate.costs.Amounts`) before timing."""
+    if name in _COSTS:
+        return _COSTS[name]
+    kind, _, rest = name.partition("/")
+    if kind in {"mm", "id"}:
+        return _weights(kind, rest)
+    return next((found for group, found in _GROUPS if name.startswith(group)), Prior(0.2, 2 * _WIDE))
+
+
+def relatives(name: str) -> tuple[str, ...]:
+    """The groups that a kind of work belongs to, the nearest first: what holds for some of a group holds for others."""
+    kind, _, rest = name.partition("/")
+    if kind in {"mm", "id"}:
+        family, _, knot = rest.partition("@")
+        form = family.partition("/")[2]
+        return f"{kind}/{_kernel(family)}@{knot}", f"{kind}/{form}@{knot}", f"{kind}/{form}"
+    return (f"{kind}/",) if rest else ()
+
+
+def _weights(kind: str, rest: str) -> Prior:
+    family, _, knot = rest.partition("@")
+    type_name, _, form = family.partition("/")
+    ggml = TYPES[type_name.upper()]
+    flops = 2.0 * int(knot) * ggml.block / ggml.size_bytes
+    rate = (_FLOP_NS if kind == "mm" else _EXPERT_FLOP_NS)[form]
+    return Prior(max(_BYTE_NS, flops * rate), _WIDE)
+
+
+def _kernel(family: str) -> str:
+    """Types whose kernels work alike: look-up of codebooks, blocks with one scale, blocks with scales within."""
+    type_name, _, form = family.partition("/")
+    if type_name.startswith(("iq1", "iq2", "iq3")):
+        return f"codebook/{form}"
+    if type_name.endswith("_K"):
+        return f"K/{form}"
+    return f"float/{form}" if type_name in {"f16", "bf16", "f32"} else f"block/{form}"

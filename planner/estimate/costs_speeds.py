@@ -1,0 +1,89 @@
+"""Speeds of one model from its graphs and a machine's costs: at the start, at depth, in a batch, and for a prompt.
+
+The mistake it prevents is one speed for everything: a token at the end of a full context, a token among eight
+sequences and a token of a prompt are different work, and each is predicted from its own graph.
+Pure: graphs and costs in, speeds out.
+"""
+
+from collections.abc import Sequence
+
+from planner.engine.graphs import Graph, GraphQuestion
+from planner.estimate.costs import amounts
+from planner.estimate.costs_table import CostTable, Took
+from planner.types.plan import Speed, Speeds
+from planner.types.settings import Settings
+
+__all__ = ["batch_time", "generate_time", "graph_questions", "prompt_time", "speeds_from_costs"]
+
+_ANSWER_TOKENS = 128
+_PROMPT_TOKENS = 512
+
+
+def graph_questions(settings: Settings) -> tuple[GraphQuestion, ...]:
+    """The graphs for :func:`speeds_from_costs`: one token, a micro-batch of a prompt, a token of each sequence."""
+    micro = _micro_batch(settings)
+    one = GraphQuestion(settings=settings, tokens=1)
+    prompt = GraphQuestion(settings=settings, tokens=micro)
+    if settings.parallel == 1:
+        return (one, prompt)
+    together = GraphQuestion(
+        settings=settings, tokens=settings.parallel, sequences=settings.parallel, outputs=settings.parallel
+    )
+    return (one, prompt, together)
+
+
+def speeds_from_costs(table: CostTable, graphs: Sequence[Graph], settings: Settings, *, basis: str) -> Speeds:
+    """Speeds of the graphs of :func:`graph_questions`; what the costs say too little about is ``None``.
+
+    ``generate`` and ``prompt`` are llama-bench's tg128 and pp512. ``generate_at_depth`` is at half the context of one
+    sequence, ``generate_full`` at its end.
+    """
+    one, prompt, *others = graphs
+    per_sequence = settings.context_tokens // settings.parallel
+    half = per_sequence // 2
+    answer = min(_ANSWER_TOKENS, per_sequence)
+    read = min(_PROMPT_TOKENS, per_sequence)
+    return Speeds(
+        generate=_speed(generate_time(table, one, depth=0, tokens=answer), 1, 0, basis),
+        prompt=_speed(prompt_time(table, prompt, tokens=read), read, 0, basis),
+        generate_at_depth=_speed(generate_time(table, one, depth=half, tokens=answer), 1, half, basis),
+        generate_full=_speed(
+            generate_time(table, one, depth=per_sequence - answer, tokens=answer), 1, per_sequence, basis
+        ),
+        generate_together=_speed(batch_time(table, others[0], depth=0, tokens=answer), 1, 0, basis) if others else None,
+    )
+
+
+def generate_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> Took | None:
+    """Nanoseconds of one token, on average over an answer of ``tokens`` behind ``depth``."""
+    return table.took(amounts(graph, filled=depth + (tokens - 1) / 2))
+
+
+def batch_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> Took | None:
+    """Nanoseconds of one step, in which every sequence of ``graph`` gets its next token."""
+    return generate_time(table, graph, depth=depth, tokens=tokens)
+
+
+def prompt_time(table: CostTable, graph: Graph, *, tokens: int, depth: int = 0) -> Took | None:
+    """Nanoseconds of a prompt of ``tokens`` behind ``depth``, in micro-batches of which ``graph`` is one."""
+    micro = max((node.operands[1].elements for node in graph.nodes if node.op == "GET_ROWS"), default=1)
+    batches = tokens / micro
+    took = table.took(amounts(graph, filled=depth + max(0.0, tokens - micro) / 2))
+    return None if took is None else Took(*(batches * each for each in took))
+
+
+def _micro_batch(settings: Settings) -> int:
+    return max(1, min(_PROMPT_TOKENS, settings.ubatch, settings.context_tokens // settings.parallel))
+
+
+def _speed(took: Took | None, tokens: int, depth: int, basis: str) -> Speed | None:
+    if took is None:
+        return None
+    return Speed(
+        tokens_per_s=tokens * 1e9 / took.middle_ns,
+        low=tokens * 1e9 / took.high_ns,
+        high=tokens * 1e9 / took.low_ns,
+        origin="predicted",
+        at_context_tokens=depth,
+        basis=basis,
+    )

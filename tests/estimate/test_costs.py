@@ -1,0 +1,131 @@
+"""Amounts of work: additive in layers, never less at depth, and experts counted as often as tokens visit them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.engine.graphs import Graph, Node, Operand
+from planner.estimate.costs import COLUMN_KNOTS, EXPERT_KNOTS, amounts, between
+from planner.gguf.ggml_types import tensor_bytes
+
+
+def product(rows: int, width: int, tokens: int, *, place: str = "CPU", kind: str = "q8_0", times: int = 1) -> Node:
+    """A product of a weight with ``tokens`` columns."""
+    weight, columns = Operand(kind, (width, rows), place), Operand("f32", (width, tokens))
+    return Node(times, "MUL_MAT", "f32", (rows, tokens), (weight, columns))
+
+
+def attention(cells: int, tokens: int, *, heads: int = 8, kv_heads: int = 2, kind: str = "f16") -> Node:
+    """Attention of ``tokens`` over a cache of ``cells``, 64 wide."""
+    queries = Operand("f32", (64, tokens, heads))
+    keys = Operand(kind, (64, cells, kv_heads), "cache")
+    return Node(1, "FLASH_ATTN_EXT", "f32", (64, heads, tokens), (queries, keys, keys, Operand("f16", (cells,))))
+
+
+def experts(tokens: int, *, count: int = 16, used: int = 2) -> Node:
+    """A product of the experts that ``tokens`` are routed to."""
+    weight = Operand("q8_0", (256, 128, count), "CPU")
+    operands = (weight, Operand("f32", (256, 1, tokens)), Operand("i32", (used, tokens)))
+    return Node(1, "MUL_MAT_ID", "f32", (128, used, tokens), operands)
+
+
+def of_kind(found: dict[str, float], kind: str) -> float:
+    """The sum of all amounts whose name starts with ``kind``."""
+    return sum(amount for name, amount in found.items() if name.startswith(kind))
+
+
+@given(st.integers(1, 5), st.integers(1, 600), st.integers(0, 4000))
+def test_twice_the_layers_are_twice_the_work_and_one_call(layers, tokens, filled):
+    """Everything but the call itself is a sum over layers."""
+    layer = (product(128, 256, tokens), attention(8192, tokens), experts(tokens))
+    one = amounts(Graph(layer), filled=filled)
+    many = amounts(Graph(layer * layers), filled=filled)
+    assert many.pop("call") == one.pop("call") == 1.0
+    assert many == pytest.approx({name: layers * amount for name, amount in one.items()})
+
+
+@given(st.integers(1, 600), st.integers(0, 8000), st.integers(0, 8000))
+def test_a_deeper_context_is_never_less_work(tokens, one, other):
+    """No amount shrinks when more of the cache is filled."""
+    shallow, deep = (amounts(Graph((attention(9000, tokens),)), filled=depth) for depth in sorted((one, other)))
+    assert all(deep[name] >= amount for name, amount in shallow.items())
+
+
+def test_attention_counts_what_is_filled_and_not_what_the_cache_could_hold():
+    """A token behind 99 others looks at 100 cells, however large the cache is; what it reads is both halves of it."""
+    small, large = (amounts(Graph((attention(cells, 1),)), filled=99) for cells in (256, 65536))
+    assert small == large
+    assert small["attn/single/f16"] == 8 * 100 * (64 + 64)
+    assert small["kv/f16"] == 2 * 100 * (64 + 64) * 2
+
+
+def test_a_layer_with_a_window_looks_no_further_back_than_it():
+    """Of two caches the smaller one belongs to the layers with a window."""
+    graph = Graph((attention(8192, 1), attention(1536, 1)), window=1024)
+    assert amounts(graph, filled=7999)["pos/single"] == 8 * (8000 + 1024)
+
+
+def test_a_long_prompt_is_computed_in_tiles_and_a_compressed_cache_is_not():
+    """The engine's own rule (ops.cpp): 64 tokens, both halves of the cache in f16 or f32."""
+    assert "attn/tiled/f16" in amounts(Graph((attention(512, 64),)), filled=0)
+    assert "attn/single/f16" in amounts(Graph((attention(512, 63),)), filled=0)
+    assert "attn/single/q8_0" in amounts(Graph((attention(512, 64, kind="q8_0"),)), filled=0)
+
+
+@given(st.sampled_from(COLUMN_KNOTS))
+def test_at_a_knot_the_weights_count_once_at_that_knot(columns):
+    """No share of a neighbour where the number of columns was timed itself."""
+    found = amounts(Graph((product(128, 256, columns),)), filled=0)
+    assert found[f"mm/q8_0/plain@{columns}"] == tensor_bytes("Q8_0", (256, 128))
+    assert of_kind(found, "mm/") == pytest.approx(tensor_bytes("Q8_0", (256, 128)))
+
+
+@given(st.integers(1, 511), st.sampled_from(["CPU", "CPU_REPACK"]))
+def test_shares_of_the_knots_reproduce_a_straight_line(columns, place):
+    """A kernel whose time is a + b·n is predicted exactly between the knots, repacked or not."""
+    found = amounts(Graph((product(128, 256, columns, place=place),)), filled=0)
+    size = tensor_bytes("Q8_0", (256, 128))
+    time = sum(
+        (3.0 + 0.5 * int(name.partition("@")[2])) * amount for name, amount in found.items() if name.startswith("mm/")
+    )
+    assert time == pytest.approx(size * (3.0 + 0.5 * columns))
+
+
+def test_repacked_weights_take_four_columns_at_once_and_the_rest_one_by_one():
+    """Six columns are a step of four and twice what a second column adds."""
+    found = amounts(Graph((product(128, 256, 6, place="CPU_REPACK"),)), filled=0)
+    size = tensor_bytes("Q8_0", (256, 128))
+    assert found["mm/q8_0/repacked@4"] == size
+    assert found["mm/q8_0/repacked@2"] == 2 * size
+    assert found["mm/q8_0/repacked@1"] == -2 * size
+
+
+@given(st.integers(1, 512), st.integers(1, 8))
+def test_tokens_are_shared_out_to_the_experts_that_they_visit(tokens, used):
+    """Each token visits ``used`` experts: the visits add up, and no expert is read more often than there are any."""
+    found = amounts(Graph((experts(tokens, used=used),)), filled=0)
+    one = tensor_bytes("Q8_0", (256, 128))
+    visits = sum(int(name.partition("@")[2]) * amount for name, amount in found.items() if name.startswith("id/"))
+    assert visits == pytest.approx(tokens * used * one, rel=1e-6)
+    if tokens <= EXPERT_KNOTS[2]:
+        expected = 16 * (1 - (1 - used / 16) ** tokens) * one
+        assert of_kind(found, "id/") == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_reset_of_states_that_the_graph_shows_is_not_counted():
+    """Only new sequences start from nothing; a copy of the same size is work."""
+    state = Operand("f32", (524288,), "cache")
+    reset, copy = Node(1, "SCALE", "f32", (524288,), (state,)), Node(1, "CPY", "f32", (524288,), (state, state))
+    assert of_kind(amounts(Graph((reset,)), filled=0), "op/") == 0
+    assert amounts(Graph((copy,)), filled=0)["op/CPY"] == 2 * 4 * 524288
+
+
+@given(st.floats(1, 2000))
+def test_beyond_the_last_knot_time_grows_in_proportion(at):
+    """Two thousand columns are four times five hundred and twelve."""
+    shares = between(COLUMN_KNOTS, at)
+    if at >= COLUMN_KNOTS[-1]:
+        assert shares == {COLUMN_KNOTS[-1]: at / COLUMN_KNOTS[-1]}
+    else:
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert sum(knot * share for knot, share in shares.items()) == pytest.approx(at)

@@ -154,7 +154,7 @@ class Oracle:
     ) -> TensorTable:
         """Every tensor with its place, as the engine puts them under ``settings``; too long to be kept."""
         asked = {"settings": msgspec.to_builtins(settings)}
-        answer = self._ask_model("weights", shape_key, layout, quantization, asked)
+        answer = self.ask_model("weights", shape_key, layout, quantization, asked)
         return TensorTable(
             rows=msgspec.convert(answer["tensors"], tuple[tuple[str, int, str, int], ...]),
             buffers=msgspec.convert(answer["buffers"], dict[str, int]),
@@ -197,7 +197,7 @@ class Oracle:
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
         for group in _by_model(missing):
             asked = {"settings": [msgspec.to_builtins(missing[key]) for key in group], "drafting": drafting}
-            answer = self._ask_model("buffers", shape_key, layout, quantization, asked)
+            answer = self.ask_model("buffers", shape_key, layout, quantization, asked)
             found = msgspec.convert(answer["answers"], list[Buffers])
             self._keep(shape_key, buffers=dict(zip(group, found, strict=True)))
         known = self._shape(shape_key).buffers
@@ -214,7 +214,7 @@ class Oracle:
         with _phantom(layout) as path:
             return self._ask(op, {"path": path, **args})
 
-    def _ask_model(
+    def ask_model(
         self,
         op: str,
         shape_key: str,

@@ -22,6 +22,7 @@ OPS = {
     "projector": "projector:ask",
     "holdings": "holdings:ask",
     "touched": "touched:ask",
+    "costs": "costs:ask",
     "timing.open": "timing:open_model",
     "timing.run": "timing:run",
     "timing.close": "timing:close",

@@ -93,7 +93,15 @@ class Reserve:
         finally:
             self._free(state)
 
-    def graph(self, context: Any, *, outputs: int = 0, even: bool = False) -> int | None:
+    def graph(
+        self,
+        context: Any,
+        *,
+        outputs: int = 0,
+        even: bool = False,
+        tokens: int | None = None,
+        sequences: int | None = None,
+    ) -> int | None:
         """The address of the graph of a whole micro-batch as :meth:`plan` has it; the next one takes its place.
 
         ``even`` gives each sequence as many tokens, if need be some more: else the engine does, and keeps all outputs.
@@ -103,7 +111,8 @@ class Reserve:
             return None
         api = self._eng.api
         batch = min(api.llama_n_ctx(context), api.llama_n_ubatch(context))
-        sequences = api.llama_n_seq_max(context)
+        batch = min(batch, tokens or batch)
+        sequences = sequences or api.llama_n_seq_max(context)
         if even:
             batch = -(-batch // sequences) * sequences
         sizes = (ctypes.c_size_t * self._backends(self._scheduler(context)))()

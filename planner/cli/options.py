@@ -10,6 +10,7 @@ from planner.cli.values import (
     CACHE_TYPES,
     FLASH_ATTENTION,
     LOAD_MODES,
+    MOST_SEQUENCES,
     MOST_TOKENS,
     USES,
     language_code,
@@ -32,6 +33,7 @@ __all__ = [
     "goal_options",
     "json_option",
     "machine_option",
+    "parallel_option",
     "quantization_option",
     "settings_options",
     "with_options",
@@ -39,9 +41,6 @@ __all__ = [
 
 Command = Callable[..., int]
 """A command's function: keyword arguments in, exit code out."""
-
-_MOST_SEQUENCES = 256
-"""``LLAMA_MAX_SEQ`` of llama.cpp at commit 0c1e57098: more sequences in one context are refused by the engine."""
 
 
 def json_option(function: Command) -> Command:
@@ -72,17 +71,25 @@ def engine_option(function: Command) -> Command:
     )(function)
 
 
-def settings_options(function: Command) -> Command:
-    """The settings of llama.cpp that a goal may fix: context, parallel, cache type, load mode."""
+def parallel_option(function: Command) -> Command:
+    """``--parallel``: how many sequences share the context."""
+    return click.option(
+        "--parallel",
+        type=click.IntRange(1, MOST_SEQUENCES),
+        metavar="N",
+        help="Sequences (users) served at the same time.",
+    )(function)
+
+
+def settings_options(function: Command, *, parallel: Callable[[Command], Command] = parallel_option) -> Command:
+    """The settings of llama.cpp that a goal may fix: context, parallel, cache type, load mode.
+
+    ``parallel`` takes the place of the option that names one number of sequences.
+    """
     return with_options(
         function,
         click.option("--context", type=tokens, metavar="TOKENS", help="Tokens of context per sequence, such as 32k."),
-        click.option(
-            "--parallel",
-            type=click.IntRange(1, _MOST_SEQUENCES),
-            metavar="N",
-            help="Sequences (users) served at the same time.",
-        ),
+        parallel,
         click.option("--kv-type", type=click.Choice(CACHE_TYPES), help="Type of the context's cache, K and V alike."),
         click.option("--load-mode", type=click.Choice(LOAD_MODES), help="How llama.cpp loads the weights."),
     )

@@ -8,7 +8,7 @@ __all__ = ["NAMES", "command"]
 
 NAMES = (
     "plan", "machine", "estimate", "explanation", "models", "model", "local-models", "inspection", "measurement",
-    "drift", "why-not", "error",
+    "imported", "kept", "drift", "why-not", "error",
 )  # fmt: skip
 """The documents in the order of the help text; a test holds them equal to what is rendered."""
 

@@ -6,6 +6,7 @@ no speed.
 
 import math
 import re
+from pathlib import Path
 
 import click
 
@@ -14,15 +15,19 @@ __all__ = [
     "FLASH_ATTENTION",
     "LAZY_MODES",
     "LOAD_MODES",
+    "MOST_SEQUENCES",
     "MOST_TOKENS",
     "SPLIT_MODES",
     "USES",
     "depths",
+    "engine_program",
     "language_code",
     "overrides",
+    "sequences",
     "shares",
     "size_bytes",
     "tests",
+    "thread_counts",
     "tokens",
     "tokens_per_s",
 ]
@@ -36,7 +41,13 @@ LAZY_MODES = ("auto", "on", "off")
 SPLIT_MODES = ("none", "layer", "row")
 USES = ("chat", "code", "reasoning", "documents")
 
+_TEST = re.compile(
+    r"(?:pp(?P<pp>[0-9]{1,7}))?\+?(?:tg(?P<tg>[0-9]{1,7}))?|pg(?P<p>[0-9]{1,7})\+(?P<g>[0-9]{1,7})", re.ASCII
+)
 MOST_TOKENS = 2**31 - 1
+MOST_SEQUENCES = 256
+"""``LLAMA_MAX_SEQ`` of llama.cpp at commit 0c1e57098: more sequences in one context are refused by the engine."""
+_MOST_THREADS = 4096
 _UNITS = {
     "b": 1,
     "kb": 10**3,
@@ -68,15 +79,51 @@ def tokens(value: str) -> int:
     return count
 
 
-def tests(value: str) -> tuple[tuple[str, int], ...]:
-    """Tests by llama-bench's names: ``pp512,tg128`` is ``(("prompt", 512), ("generate", 128))``, each once."""
+def tests(value: str) -> tuple[tuple[int, int], ...]:
+    """Tests by llama-bench's names as tokens of prompt and answer: ``pp512,tg128`` is ``((512, 0), (0, 128))``.
+
+    A prompt and its answer timed as one are ``pp512+tg128``, ``pg512+128`` or, as after llama-bench's ``-pg``,
+    ``pg512,128``.
+    """
     found = []
-    for name in value.split(","):
-        match = re.fullmatch(r"(pp|tg)([0-9]{1,7})", name.strip().lower(), re.ASCII)
-        if match is None or int(match[2]) == 0:
-            raise click.BadParameter(f"{name.strip()!r} is no test; write pp512 or tg128, more with commas between")
-        found.append(("prompt" if match[1] == "pp" else "generate", int(match[2])))
+    for name in re.sub(r"(pg\s*[0-9]+)\s*,\s*(?=[0-9])", r"\1+", value.lower()).split(","):
+        match = _TEST.fullmatch(name.strip())
+        prompt, answer = (int(match["pp"] or match["p"] or 0), int(match["tg"] or match["g"] or 0)) if match else (0, 0)
+        zero = match is not None and any(text is not None and int(text) == 0 for text in match.groups())
+        if match is None or zero or not prompt + answer:
+            raise click.BadParameter(
+                f"{name.strip()!r} is no test; write pp512, tg128 or pp512+tg128, more with commas between"
+            )
+        found.append((prompt, answer))
     return tuple(dict.fromkeys(found))
+
+
+def sequences(value: str) -> tuple[int, ...]:
+    """Numbers of sequences with commas between: ``1,2,4``, each once, at most what llama.cpp allows."""
+    return _counts(value, MOST_SEQUENCES)
+
+
+def thread_counts(value: str) -> tuple[int, ...]:
+    """Numbers of threads with commas between: ``4`` or ``1,2,4``, each once."""
+    return _counts(value, _MOST_THREADS)
+
+
+def _counts(value: str, most: int) -> tuple[int, ...]:
+    found = []
+    for each in value.split(","):
+        number = each.strip()
+        if not re.fullmatch(r"[0-9]{1,6}", number, re.ASCII) or not 1 <= int(number) <= most:
+            raise click.BadParameter(f"{number!r} is not from 1 to {most}; write 1,2,4")
+        found.append(int(number))
+    return tuple(dict.fromkeys(found))
+
+
+def engine_program(value: str) -> Path:
+    """The program of ``llama-bench=PATH``."""
+    name, equals, path = value.partition("=")
+    if name != "llama-bench" or not equals or not path:
+        raise click.BadParameter(f"{value!r} names no program; write llama-bench=PATH")
+    return Path(path)
 
 
 def depths(value: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
 from planner.files import phantom_folder
 from planner.measure.slices import weights_bytes
-from planner.types.measurement import Test
+from planner.types.measurement import Described, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 
@@ -83,6 +83,7 @@ class Bench:
         self._children: dict[str, EngineChild] = {}
         self._owner: dict[str, EngineChild] = {}
         self._settings: dict[str, Settings] = {}
+        self.described: dict[str, Described] = {}
         self._parent = folder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # As if one phantom had been loaded already: a small one alone would promise too much.
@@ -145,20 +146,33 @@ class Bench:
             random_seed=_SEED if routed or self._random_weights else None,
             random_only=() if self._random_weights else RANDOM_FOR_ROUTING,
         )
-        child = self._child(settings.openmp_wait)
         if settings.load_mode == "none" and 2 * size <= usable_bytes:
             settings = msgspec.structs.replace(settings, load_mode="mmap")
         progress("loading a phantom model", 0.0, self.load_s(size))
         begin = time.monotonic()
-        child.ask(
-            "timing.open",
-            {"path": str(path), "settings": msgspec.to_builtins(settings), "label": label, "seed": _SEED},
-            deadline_s=_LOAD_GRACE_S + size / _SLOWEST_LOAD_BYTES_PER_S,
-        )
-        # The mapping outlives the name, and a file without a name cannot be left behind.
-        path.unlink(missing_ok=True)
+        try:
+            self.open_file(path, settings, label, size_bytes=size)
+        finally:
+            # The mapping outlives the name, and a file without a name cannot be left behind.
+            path.unlink(missing_ok=True)
         self._loaded_bytes += size
         self._loading_s += time.monotonic() - begin
+
+    def open_file(self, path: Path, settings: Settings, label: str, *, size_bytes: int) -> None:
+        """Load a GGUF file (of a split set, the first) as ``label``, just as ``settings`` say.
+
+        What the engine tells of the model stands in :attr:`described` afterwards.
+        """
+        child = self._child(settings.openmp_wait)
+        answer = child.ask(
+            "timing.open",
+            {"path": str(path), "settings": msgspec.to_builtins(settings), "label": label, "seed": _SEED},
+            deadline_s=_LOAD_GRACE_S + size_bytes / _SLOWEST_LOAD_BYTES_PER_S,
+        )
+        opened = msgspec.convert(answer, _Opened)
+        self.described[label] = Described(
+            model_type=opened.model_type, model_size_bytes=opened.model_size, parameters=opened.model_n_params
+        )
         self._owner[label] = child
         self._settings[label] = settings
 
@@ -224,6 +238,14 @@ def _prompt_share(test: Test, tokens: int) -> int:
     if test.kind != "mixed":
         return 0
     return min(tokens - 1, max(1, round(tokens * test.prompt_tokens / test.tokens)))
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """The child's reply to ``timing.open``, as far as it is used."""
+
+    model_type: str
+    model_size: int
+    model_n_params: int
 
 
 class _Answer(msgspec.Struct, frozen=True):

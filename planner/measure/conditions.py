@@ -27,11 +27,15 @@ MAX_PRESSURE = 0.10
 """Share of the time in which some process waited for a CPU (Linux PSI)."""
 MAX_FREQUENCY_DROP = 0.10
 MAX_SWAPPED_IN_PAGES = 0
+MAX_MEMORY_PRESSURE = 0.10
+"""Share of the time in which some process waited for memory to be freed or read back (Linux PSI)."""
+MAX_THROTTLES = 0
 MAX_MAJOR_FAULTS = 16
 """Page-ins from disk of our own processes: an interpreter loads a module now and then, weights fault by thousands."""
 MAX_CONTENTION = 0.10
 """Share of our threads' CPU time that others may take away."""
 
+_PROC, _SYSFS = Path("/proc"), Path("/sys")
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -50,26 +54,33 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     mhz: float | None = None
     load_1min: float | None = None
     on_battery: bool | None = None
+    memory_pressure_s: float | None = None
+    throttles: int | None = None
 
 
 class Watch:
     """Takes a snapshot now and, at :meth:`finish`, says under which conditions the time in between passed.
 
-    ``pids`` are our own processes (this one is counted anyway); ``threads`` is how many of them compute at once.
+    ``pids`` are our own processes (this one and those it waited for are counted anyway); ``threads`` is how many of
+    them compute at once.
     """
 
-    def __init__(self, pids: Iterable[int] = (), *, threads: int = 1, proc: Path = Path("/proc")) -> None:
+    def __init__(self, pids: Iterable[int] = (), *, threads: int = 1, proc: Path = _PROC, sysfs: Path = _SYSFS) -> None:
         self._pids = (os.getpid(), *pids)
         self._threads = threads
-        self._proc = proc
-        self._before = snapshot(self._pids, proc=proc)
+        self._roots = (proc, sysfs)
+        self._before = self._now()
 
     def finish(self) -> Conditions:
         """The conditions since the watch began; may be asked again."""
-        return compare(self._before, snapshot(self._pids, proc=self._proc), threads=self._threads)
+        return compare(self._before, self._now(), threads=self._threads)
+
+    def _now(self) -> Snapshot:
+        proc, sysfs = self._roots
+        return snapshot(self._pids, proc=proc, sysfs=sysfs)
 
 
-def snapshot(pids: Iterable[int] = (), *, proc: Path = Path("/proc")) -> Snapshot:
+def snapshot(pids: Iterable[int] = (), *, proc: Path = _PROC, sysfs: Path = _SYSFS) -> Snapshot:
     """Counters of this moment, of the machine and of the processes ``pids``; never raises, costs a millisecond."""
     busy, steal, total = _cpu_seconds(proc)
     own, faults = _own(pids, proc)
@@ -80,12 +91,14 @@ def snapshot(pids: Iterable[int] = (), *, proc: Path = Path("/proc")) -> Snapsho
         steal_s=steal,
         total_s=total,
         own_s=own,
-        pressure_s=_pressure_seconds(proc),
+        pressure_s=_pressure_seconds(proc, "cpu"),
         swapped_in_pages=_vmstat(proc, "pswpin"),
         major_faults=faults,
-        mhz=_fastest_mhz(),
+        mhz=_fastest_mhz(sysfs),
         load_1min=_load(),
-        on_battery=_on_battery(),
+        on_battery=_on_battery(sysfs),
+        memory_pressure_s=_pressure_seconds(proc, "memory"),
+        throttles=_throttles(sysfs),
     )
 
 
@@ -95,6 +108,8 @@ def compare(before: Snapshot, after: Snapshot, *, threads: int) -> Conditions:
     others = _others(before, after, wall)
     steal = _ratio(_delta(before.steal_s, after.steal_s), _delta(before.total_s, after.total_s))
     pressure = _ratio(_delta(before.pressure_s, after.pressure_s), wall)
+    memory = _ratio(_delta(before.memory_pressure_s, after.memory_pressure_s), wall)
+    throttled = _delta(before.throttles, after.throttles)
     drop = None if not before.mhz or after.mhz is None else max(0.0, 1 - after.mhz / before.mhz)
     swapped = _delta(before.swapped_in_pages, after.swapped_in_pages)
     faults = _delta(before.major_faults, after.major_faults)
@@ -103,6 +118,8 @@ def compare(before: Snapshot, after: Snapshot, *, threads: int) -> Conditions:
         _if_above(taken, MAX_CONTENTION, f"other processes used {others or 0:.1f} of {after.cpus} CPUs"),
         _if_above(steal, MAX_STEAL, f"the hypervisor took {steal or 0:.0%} of the CPU time (steal)"),
         _if_above(pressure, MAX_PRESSURE, f"processes waited for a CPU {pressure or 0:.0%} of the time (PSI)"),
+        _if_above(memory, MAX_MEMORY_PRESSURE, f"processes waited for memory {memory or 0:.0%} of the time (PSI)"),
+        _if_above(throttled, MAX_THROTTLES, f"the CPU throttled itself {throttled or 0:.0f} times for heat"),
         _if_above(drop, MAX_FREQUENCY_DROP, f"the CPU's clock fell by {drop or 0:.0%}"),
         _if_above(swapped, MAX_SWAPPED_IN_PAGES, f"{swapped or 0:.0f} pages were swapped in"),
         _if_above(faults, MAX_MAJOR_FAULTS, f"{faults or 0:.0f} page faults went to the disk: memory is too small"),
@@ -117,6 +134,8 @@ def compare(before: Snapshot, after: Snapshot, *, threads: int) -> Conditions:
         frequency_drop_ratio=drop,
         swapped_in_pages=None if swapped is None else int(swapped),
         major_faults=None if faults is None else int(faults),
+        memory_pressure_ratio=memory,
+        throttled=None if throttled is None else int(throttled),
         disturbed=tuple(sentence for sentence in found if sentence is not None),
     )
 
@@ -159,7 +178,9 @@ def _cpu_seconds(proc: Path) -> tuple[float | None, float | None, float | None]:
 
 def _own(pids: Iterable[int], proc: Path) -> tuple[float | None, int | None]:
     """CPU seconds and major faults of our processes; a process that ended in between makes the sum unknown."""
-    seconds, faults = 0.0, 0
+    # Programs that we ran and waited for (llama-bench among them) were ours too.
+    ended = _asked(os.times)
+    seconds, faults = 0.0 if ended is None else ended.children_user + ended.children_system, 0
     for pid in dict.fromkeys(pids):
         try:
             times = psutil.Process(pid).cpu_times()
@@ -178,10 +199,10 @@ def _major_faults(pid: int, proc: Path) -> int:
     return int(text.rsplit(")", 1)[1].split()[9])
 
 
-def _pressure_seconds(proc: Path) -> float | None:
-    """Seconds in which at least one process waited for a CPU, since boot."""
+def _pressure_seconds(proc: Path, resource: str) -> float | None:
+    """Seconds in which at least one process waited for ``resource`` (cpu, memory), since boot."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        text = (proc / "pressure" / "cpu").read_text(encoding="ascii", errors="replace")
+        text = (proc / "pressure" / resource).read_text(encoding="ascii", errors="replace")
         # The first line is "some avg10=… total=MICROSECONDS", the second, if any, "full …".
         return int(text.splitlines()[0].rsplit("total=", 1)[1]) / 1e6
     return None
@@ -195,8 +216,27 @@ def _vmstat(proc: Path, name: str) -> int | None:
     return None
 
 
-def _fastest_mhz() -> float | None:
+def _numbers(folder: Path, pattern: str) -> list[int]:
+    """The whole numbers in the files of a tree of sysfs that match; those that cannot be read are left out."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int(path.read_text(encoding="ascii", errors="replace")))
+    return found
+
+
+def _throttles(sysfs: Path) -> int | None:
+    """How often cores and packages have slowed down for heat since boot (x86; Documentation/ABI, sysfs-devices-cpu)."""
+    counts = _numbers(sysfs / "devices" / "system" / "cpu", "cpu[0-9]*/thermal_throttle/*_throttle_count")
+    return sum(counts) if counts else None
+
+
+def _fastest_mhz(sysfs: Path) -> float | None:
     """The clock of the fastest core: idle cores slow down and mean nothing."""
+    khz = _numbers(sysfs / "devices" / "system" / "cpu", "cpu[0-9]*/cpufreq/scaling_cur_freq")
+    if khz:
+        return max(khz) / 1e3
     cores = _asked(lambda: psutil.cpu_freq(percpu=True)) or []
     return max((core.current for core in cores), default=0.0) or None
 
@@ -207,9 +247,24 @@ def _load() -> float | None:
     return None
 
 
-def _on_battery() -> bool | None:
+def _on_battery(sysfs: Path) -> bool | None:
+    """Whether a battery of the machine itself discharges; a mouse has one too, and says that its scope is a device."""
+    states: list[str] = []
+    with contextlib.suppress(OSError):
+        for supply in (sysfs / "class" / "power_supply").iterdir():
+            told = {name: _word(supply / name) for name in ("type", "scope", "status")}
+            if told["type"] == "battery" and told["scope"] != "device":
+                states.append(told["status"])
+    if states:
+        return "discharging" in states
     battery = _asked(psutil.sensors_battery)
     return None if battery is None or battery.power_plugged is None else not battery.power_plugged
+
+
+def _word(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii", errors="replace").strip().lower()
+    return ""
 
 
 def _asked(question: Callable[[], T]) -> T | None:

@@ -20,7 +20,7 @@ from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_cho
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 
-__all__ = ["MeasuringSession"]
+__all__ = ["MeasuringSession", "question"]
 
 
 class MeasuringSession:
@@ -65,9 +65,11 @@ class MeasuringSession:
         """The threads that an earlier trial found, without timing anything; ``None`` when there was none."""
         return kept_choice(self._store, usable_threads)
 
-    def kept(self, subject: Subject, settings: Settings, tests: Sequence[Test]) -> Measurement | None:
+    def kept(
+        self, subject: Subject, settings: Settings, tests: Sequence[Test], *, whole_tests: bool = False
+    ) -> Measurement | None:
         """The measurement that an earlier run kept, without timing anything; ``None`` when there is none."""
-        found = self._store.find(_question(subject, settings, tests), effort=self._effort)
+        found = self._store.find(question(subject, settings, tests, whole_tests=whole_tests), effort=self._effort)
         # It may have been taken on another model of the very same shape.
         return None if found is None else msgspec.structs.replace(found, model=subject.model)
 
@@ -92,9 +94,17 @@ class MeasuringSession:
         )
         return self._choice
 
-    def measure(self, subject: Subject, settings: Settings, tests: Sequence[Test], *, budget_s: float) -> Measurement:
+    def measure(
+        self,
+        subject: Subject,
+        settings: Settings,
+        tests: Sequence[Test],
+        *,
+        budget_s: float,
+        whole_tests: bool = False,
+    ) -> Measurement:
         """The kept measurement, or a new one (see :func:`measure_candidate`), which is kept unless it was disturbed."""
-        known = self.kept(subject, settings, tests)
+        known = self.kept(subject, settings, tests, whole_tests=whole_tests)
         if known is not None:
             return known
         fresh = measure_candidate(
@@ -106,9 +116,10 @@ class MeasuringSession:
             engine_build=self._store.engine_build,
             budget_s=budget_s,
             effort=self._effort,
+            whole_tests=whole_tests,
             progress=self._progress,
         )
-        kept = self._store.keep(_question(subject, settings, tests), fresh, effort=self._effort)
+        kept = self._store.keep(question(subject, settings, tests, whole_tests=whole_tests), fresh, effort=self._effort)
         if kept and self._choice is not None:
             # Another trial could choose otherwise, and this measurement would answer nobody.
             self._store.keep_fact(FACT, self._choice)
@@ -123,7 +134,21 @@ class MeasuringSession:
         return self._bench
 
 
-def _question(subject: Subject, settings: Settings, tests: Sequence[Test]) -> Question:
+def question(subject: Subject, settings: Settings, tests: Sequence[Test], *, whole_tests: bool) -> Question:
+    """What is asked of the store about a subject; a file's size and time of change are part of it."""
     return Question(
-        shape_key=subject.shape_key, quantization=subject.quantization, settings=settings, tests=tuple(tests)
+        shape_key=subject.shape_key,
+        quantization=subject.quantization,
+        settings=settings,
+        tests=tuple(tests),
+        file=_mark(subject.file),
+        whole_tests=whole_tests,
     )
+
+
+def _mark(file: Path | None) -> str:
+    """What tells one file from another and from its own earlier contents."""
+    if file is None:
+        return ""
+    state = file.stat()
+    return f"{file.name}:{state.st_size}:{state.st_mtime_ns}"

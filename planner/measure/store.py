@@ -18,7 +18,7 @@ from planner.types import Report
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 
-__all__ = ["Effort", "MeasurementStore", "Question"]
+__all__ = ["Effort", "MeasurementStore", "Question", "kept_measurements"]
 
 Effort = Literal["quick", "full"]
 """How much time was spent; a full measurement also answers a quick question, not the other way round."""
@@ -29,17 +29,27 @@ _EFFORTS: dict[Effort, tuple[Effort, ...]] = {"quick": ("full", "quick"), "full"
 
 
 class Question(Report, frozen=True, kw_only=True):
-    """What was, or is to be, measured. ``shape_key`` names the tensors: models of one shape share measurements."""
+    """What was, or is to be, measured. ``shape_key`` names the tensors: models of one shape share measurements.
+
+    ``file`` marks a real file (name, size and time of change), and is empty for a phantom. ``whole_tests`` asks for
+    tests at full length, which a shortened one does not answer.
+    """
 
     shape_key: str
     quantization: str
     settings: Settings
     tests: tuple[Test, ...]
+    file: str = ""
+    whole_tests: bool = False
 
     def digest(self) -> str:
         """A name that equal questions share; the order of the tests does not matter."""
-        ordered = msgspec.structs.replace(self, tests=tuple(sorted(self.tests, key=lambda test: test.label)))
+        ordered = msgspec.structs.replace(self, tests=tuple(sorted(self.tests, key=_rank)))
         return hashlib.sha256(msgspec.json.encode(ordered, order="sorted")).hexdigest()[:24]
+
+
+def _rank(test: Test) -> tuple[str, int]:
+    return test.label, test.threads or 0
 
 
 class _Entry(Report, frozen=True, kw_only=True):
@@ -70,7 +80,7 @@ class MeasurementStore:
     ) -> None:
         self.machine_key = machine
         self.engine_build = engine_build
-        root = folder if folder is not None else cache_dir() / "measurements"
+        root = folder if folder is not None else _root()
         self._folder = root / _safe(machine) / _safe(engine_build)
         self._warn = warn
 
@@ -125,6 +135,24 @@ class MeasurementStore:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._warn(f"a kept measurement cannot be read and is taken anew: {path.name}: {error}")
             return None
+
+
+def kept_measurements(
+    *, folder: Path | None = None, warn: Callable[[str], None] = lambda _sentence: None
+) -> tuple[Measurement, ...]:
+    """Every kept measurement of every machine and engine build under ``folder``, the oldest first."""
+    root = folder if folder is not None else _root()
+    found: list[Measurement] = []
+    for path in sorted(root.glob("*/*/*.json")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=_Entry).measurement)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            warn(f"a kept measurement cannot be read and is left out: {path.name}: {error}")
+    return tuple(sorted(found, key=lambda each: each.taken_at))
+
+
+def _root() -> Path:
+    return cache_dir() / "measurements"
 
 
 def _safe(name: str) -> str:

@@ -6,10 +6,12 @@ added up; the result then says ``predicted`` and how many layers were timed. The
 looks measured and is not.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -20,7 +22,7 @@ from planner.measure.budget import EFFORTS, Allotment, Effort, TokenCost, allot
 from planner.measure.conditions import Watch
 from planner.measure.slices import SlicePlan, compose, outside_bytes, plan_slices, retyped, weights_bytes
 from planner.measure.statistics import disturbances, is_warm, noise_note, outlier_note, rates, relative_mad, spread
-from planner.types.measurement import Conditions, Measurement, Spread, Test, TestResult
+from planner.types.measurement import Conditions, Described, Measurement, Spread, Test, TestResult
 from planner.types.model import Layout
 from planner.types.settings import Settings
 
@@ -45,7 +47,8 @@ class Subject:
 
     ``whole`` is the model's layout with the quantization's types; ``part`` the layout of some of its layers (original
     indices) in any types. ``resident_bytes`` is what a full-size run holds, ``usable_bytes`` what there is,
-    ``cache_bytes`` the last-level cache.
+    ``cache_bytes`` the last-level cache. ``file`` is a real file whose own weights are timed (of a split set, the
+    first), ``described`` what is known of engine and machine in llama-bench's words.
     """
 
     model: str
@@ -56,6 +59,8 @@ class Subject:
     resident_bytes: int | None
     usable_bytes: int
     cache_bytes: int
+    file: Path | None = None
+    described: Described = field(default_factory=Described)
 
 
 def default_tests(context_tokens_per_sequence: int, *, quick: bool = False) -> tuple[Test, ...]:
@@ -78,14 +83,16 @@ def measure_candidate(
     engine_build: str,
     budget_s: float,
     effort: Effort = "full",
+    whole_tests: bool = False,
     progress: Progress = no_progress,
 ) -> Measurement:
     """Time ``tests`` on ``subject`` under ``settings`` within about ``budget_s``, loading included.
 
-    A disturbed run is returned, not raised: ``conditions.disturbed`` says why it must not be used. A test whose depth
-    could not be reached in time is left out and named in ``notes``. Raises :class:`EngineError` when the engine
-    refuses, :class:`EngineDiedError` when the child dies (out of memory among others),
-    :class:`MeasurementInvalidError` when not a single test could be timed.
+    ``whole_tests`` keeps every test at its full length, whatever the budget: three repetitions of all are then timed
+    even where that takes longer. A disturbed run is returned, not raised: ``conditions.disturbed`` says why it must
+    not be used. A test whose depth could not be reached in time is left out and named in ``notes``. Raises
+    :class:`EngineError` when the engine refuses, :class:`EngineDiedError` when the child dies (out of memory among
+    others), :class:`MeasurementInvalidError` when not a single test could be timed.
     """
     begin = time.monotonic()
     whole = subject.whole()
@@ -94,11 +101,16 @@ def measure_candidate(
     labels = [f"slice-{index}" for index in range(len(layouts))] if plan else ["whole"]
     try:
         for label, layout in zip(labels, layouts, strict=True):
-            bench.open(layout, settings, label, usable_bytes=subject.usable_bytes, progress=progress)
+            if plan is None and subject.file is not None:
+                progress("loading the model", 0.0, budget_s)
+                bench.open_file(subject.file, settings, label, size_bytes=weights_bytes(layout))
+                begin = time.monotonic()  # reading a real file from a disk is no part of the timing
+            else:
+                bench.open(layout, settings, label, usable_bytes=subject.usable_bytes, progress=progress)
         left_s = max(budget_s - (time.monotonic() - begin), 0.3 * budget_s)
         size = max(weights_bytes(layout) for layout in layouts)
-        race = _Race(bench, labels, list(tests), effort, size, progress)
-        watch = race.pilot(left_s * _PILOT_SHARE, threads=settings.threads)
+        race = _Race(bench, labels, list(tests), effort, size, whole_tests, progress)
+        watch = race.pilot(left_s * _PILOT_SHARE, threads=_most_threads(settings, tests))
         left_s = max(budget_s - (time.monotonic() - begin), 0.3 * budget_s)
         race.run(left_s)
         conditions = watch.finish()
@@ -119,6 +131,8 @@ def measure_candidate(
         layers_total=len(whole.layers),
         results=tuple(results),
         conditions=_judged(conditions, race),
+        contents="phantom" if plan is not None or subject.file is None else "file",
+        described=_described(bench, subject, whole, plan),
         notes=_notes(race, plan),
     )
 
@@ -132,6 +146,8 @@ def _plan(bench: Bench, subject: Subject, settings: Settings, whole: Layout, bud
     size = weights_bytes(whole)
     held = subject.resident_bytes if subject.resident_bytes is not None else 2 * size
     fits = held <= subject.usable_bytes
+    if fits and subject.file is not None:
+        return None
     affordable_s = _LOAD_SHARE * budget_s
     if fits and bench.load_s(size) <= affordable_s:
         return None
@@ -157,11 +173,19 @@ class _Race:
     """The rounds of one candidate: samples by test and label, with what the pilot learnt of each test."""
 
     def __init__(
-        self, bench: Bench, labels: list[str], tests: list[Test], effort: Effort, size_bytes: int, progress: Progress
+        self,
+        bench: Bench,
+        labels: list[str],
+        tests: list[Test],
+        effort: Effort,
+        size_bytes: int,
+        whole_tests: bool,
+        progress: Progress,
     ) -> None:
         self._bench = bench
         self._progress = progress
         self._limits = EFFORTS[effort]
+        self._whole_tests = whole_tests
         self.at_least = self._limits.at_least
         self._token_s = size_bytes / _BYTES_PER_S_AT_LEAST
         self.labels = labels
@@ -177,10 +201,10 @@ class _Race:
         share_s = budget_s / len(self.tests)
         reached: list[Test] = []
         for place, test in enumerate(self.tests):
-            self._progress(f"warming up {test.label}", place / len(self.tests), budget_s)
+            self._progress(f"warming up {test.words}", place / len(self.tests), budget_s)
             cost = self._warm_up(test, share_s / len(self.labels))
             if cost is None:
-                self.skipped.append(f"{test.label} left out: computing that depth takes longer than the time there is")
+                self.skipped.append(f"{test.words} left out: computing that depth takes longer than the time there is")
             else:
                 reached.append(test)
                 self.costs.append(cost)
@@ -190,6 +214,8 @@ class _Race:
     def run(self, budget_s: float) -> None:
         """Interleaved rounds: as many as were allotted, more (up to a limit) while results scatter and time is left."""
         allotment = allot(self.costs, budget_s, self._limits)
+        if self._whole_tests:
+            allotment = allotment._replace(tokens=tuple(test.tokens for test in self.tests))
         self.tokens = allotment.tokens
         begin = time.monotonic()
         done = 0
@@ -202,7 +228,7 @@ class _Race:
     def _goes_on(self, done: int, allotment: Allotment, spent_s: float, budget_s: float) -> bool:
         if done < self.at_least:
             # A machine that became busy after the pilot must not hold the user up for minutes.
-            return done == 0 or spent_s * (done + 1) / done <= _OVERRUN * budget_s
+            return done == 0 or self._whole_tests or spent_s * (done + 1) / done <= _OVERRUN * budget_s
         fits = spent_s * (done + 1) / done <= budget_s
         if done < allotment.repetitions:
             return fits
@@ -243,6 +269,25 @@ class _Race:
         return TokenCost(test, per_token, around)
 
 
+def _most_threads(settings: Settings, tests: Sequence[Test]) -> int:
+    """The most threads that any of the tests computes with."""
+    return max(settings.threads, *(test.threads or 1 for test in tests))
+
+
+def _described(bench: Bench, subject: Subject, whole: Layout, plan: SlicePlan | None) -> Described:
+    """What is told of the model; of a sliced one by its layout, since the engine has seen only parts."""
+    if plan is None:
+        told = bench.described["whole"]
+    else:
+        told = Described(
+            model_type=f"{whole.architecture} {subject.quantization}",
+            model_size_bytes=weights_bytes(whole),
+            parameters=sum(math.prod(tensor.dims) for tensor in whole.tensors),
+        )
+    model = {name: getattr(told, name) for name in ("model_type", "model_size_bytes", "parameters")}
+    return msgspec.structs.replace(subject.described, **model)
+
+
 def _deadline(predicted_s: float) -> float:
     return max(_SHORTEST_DEADLINE_S, _PATIENCE * predicted_s)
 
@@ -264,7 +309,7 @@ def _result(race: _Race, index: int, plan: SlicePlan | None) -> TestResult | Non
     processed = tokens * test.sequences
     composed = compose(plan, samples)
     if composed is None:
-        race.skipped.append(f"{test.label} left out: the slices' times do not add up, the noise is larger than a layer")
+        race.skipped.append(f"{test.words} left out: the slices' times do not add up, the noise is larger than a layer")
         return None
     return TestResult(
         test=test,
@@ -283,7 +328,7 @@ def _result(race: _Race, index: int, plan: SlicePlan | None) -> TestResult | Non
 def _judged(conditions: Conditions, race: _Race) -> Conditions:
     """The machine's state with what the samples themselves say."""
     found = [
-        f"{race.tests[index].label}: {sentence}"
+        f"{race.tests[index].words}: {sentence}"
         for (index, _label), samples in race.samples.items()
         for sentence in disturbances(samples)
     ]
@@ -302,10 +347,10 @@ def _notes(race: _Race, plan: SlicePlan | None) -> tuple[str, ...]:
             notes.append("rare kinds of layer were counted as a similar one in proportion to their bytes")
     for test, tokens in zip(race.tests, race.tokens, strict=True):
         if tokens < test.tokens:
-            notes.append(f"{test.label}: {tokens} of {test.tokens} tokens timed in each repetition")
+            notes.append(f"{test.words}: {tokens} of {test.tokens} tokens timed in each repetition")
         if test in race.filled_with_zeros:
-            notes.append(f"{test.label}: the cache was filled with zeros up to the depth")
+            notes.append(f"{test.words}: the cache was filled with zeros up to the depth")
     for (index, _label), samples in race.samples.items():
         found = (noise_note(samples), outlier_note(samples))
-        notes.extend(f"{race.tests[index].label}: {note}" for note in found if note is not None)
+        notes.extend(f"{race.tests[index].words}: {note}" for note in found if note is not None)
     return tuple(dict.fromkeys(notes))

@@ -5,6 +5,7 @@ import msgspec
 from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
 from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
+from planner.types.imported import Imported, Kept
 from planner.types.inspection import Inspection
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
@@ -22,6 +23,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "local-models": LocalDocument,
     "inspection": Inspection,
     "measurement": Measurement,
+    "imported": Imported,
+    "kept": Kept,
     "drift": DriftReport,
     "error": ErrorDocument,
 }

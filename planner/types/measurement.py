@@ -5,9 +5,11 @@ from typing import Literal
 from planner.types import Report
 from planner.types.settings import Settings
 
-__all__ = ["Conditions", "Measurement", "Origin", "Spread", "Test", "TestKind", "TestResult"]
+__all__ = ["Conditions", "Contents", "Described", "Measurement", "Origin", "Spread", "Test", "TestKind", "TestResult"]
 
 Origin = Literal["measured", "predicted", "published"]
+Contents = Literal["phantom", "file"]
+"""Whether weights were made up (zeros, random routers) or are those of a real file."""
 TestKind = Literal["prompt", "generate", "mixed"]
 """Reading a prompt, writing an answer token by token, or one after the other timed as one."""
 
@@ -45,6 +47,11 @@ class Test(Report, frozen=True, kw_only=True):
         return f"{'pp' if self.kind == 'prompt' else 'tg'}{self.tokens}"
 
     @property
+    def words(self) -> str:
+        """The label with the threads where they are the test's own, for sentences."""
+        return self.label if self.threads is None else f"{self.label} with {self.threads} threads"
+
+    @property
     def plain(self) -> bool:
         """Whether one sequence runs with the threads of the settings, as a deployment's speeds are told."""
         return self.sequences == 1 and self.threads is None
@@ -79,7 +86,8 @@ class Conditions(Report, frozen=True, kw_only=True):
 
     ``other_cpus`` is how many CPUs other processes kept busy on average, ``pressure_ratio`` the share of the time in
     which some process waited for a CPU (PSI), ``frequency_drop_ratio`` by how much the clock fell, ``major_faults``
-    the pages that our own processes had to read from disk.
+    the pages that our own processes had to read from disk, ``memory_pressure_ratio`` the share of the time in which
+    some process waited for memory, ``throttled`` how often the CPU slowed itself down for heat.
     """
 
     load_1min: float | None
@@ -90,13 +98,34 @@ class Conditions(Report, frozen=True, kw_only=True):
     frequency_drop_ratio: float | None = None
     swapped_in_pages: int | None = None
     major_faults: int | None = None
+    memory_pressure_ratio: float | None = None
+    throttled: int | None = None
     disturbed: tuple[str, ...] = ()
+
+
+class Described(Report, frozen=True, kw_only=True):
+    """The engine, the machine and the model in llama-bench's own words, so that results can be laid side by side.
+
+    What nobody told is ``None``. ``backends`` are those of ggml besides the CPU, or ``CPU``; ``model_type`` is the
+    engine's description, ``qwen3 8B Q4_K - Medium``; ``parameters`` and ``model_size_bytes`` are of all tensors.
+    """
+
+    build_commit: str | None = None
+    build_number: int | None = None
+    cpu_info: str | None = None
+    gpu_info: str | None = None
+    backends: str | None = None
+    model_filename: str | None = None
+    model_type: str | None = None
+    model_size_bytes: int | None = None
+    parameters: int | None = None
 
 
 class Measurement(Report, frozen=True, kw_only=True):
     """One model × quantization × settings, timed on one machine with one engine build.
 
-    ``layers_timed`` < ``layers_total`` names a slice: the speed of the whole was extrapolated from it.
+    ``layers_timed`` < ``layers_total`` names a slice: the speed of the whole was extrapolated from it. ``contents``
+    says what the weights were, ``engine`` which program ran them.
     """
 
     schema: str = "planner/measurement/1"
@@ -110,4 +139,7 @@ class Measurement(Report, frozen=True, kw_only=True):
     layers_total: int
     results: tuple[TestResult, ...]
     conditions: Conditions
+    contents: Contents = "phantom"
+    engine: Literal["llama-cpp-python", "llama-bench"] = "llama-cpp-python"
+    described: Described = Described()
     notes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same 
 """
 
 from planner.workflow.drifting import drift
+from planner.workflow.foreign import against, elsewhere, import_file, kept
 from planner.workflow.inspecting import inspect
 from planner.workflow.inspection import capture, detect, estimate, explain, models
 from planner.workflow.listing import Listing, ModelFilter, capabilities, select, show
@@ -22,13 +23,17 @@ __all__ = [
     "ModelFilter",
     "Progress",
     "WhyNot",
+    "against",
     "capabilities",
     "capture",
     "detect",
     "drift",
+    "elsewhere",
     "estimate",
     "explain",
+    "import_file",
     "inspect",
+    "kept",
     "local_models",
     "measure",
     "models",

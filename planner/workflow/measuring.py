@@ -5,6 +5,7 @@ stopwatch that says something else about the same machine.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -12,12 +13,14 @@ import msgspec
 from planner import catalogue
 from planner.engine.child import EngineChild
 from planner.errors import EngineError, UsageError
+from planner.measure.llama_bench_run import find_llama_bench
 from planner.measure.session import MeasuringSession
 from planner.measure.suite import Subject, default_tests
 from planner.types.estimate import Refusal
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 from planner.workflow.estimator import CandidateEstimator
+from planner.workflow.foreign import run_llama_bench
 from planner.workflow.inspection import remembered
 from planner.workflow.requests import (
     DEFAULT_CONTEXT_TOKENS,
@@ -40,11 +43,14 @@ def measure(
     *,
     effort: Literal["quick", "full"] = "full",
     tests: Sequence[Test] = (),
+    llama_bench: Path | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """The speed of one model under the settings asked for, timed now or kept from an earlier run of the same.
 
-    ``tests`` empty are those of a plan; the context grows to hold them where the request names none. Raises
+    ``tests`` empty are those of a plan, shortened to the time there is; tests that are named are timed at full length.
+    The context grows to hold them where the request names none. A file that is on this disk is timed itself, anything
+    else as a phantom. ``llama_bench`` is an executable to time with in the place of llama-cpp-python. Raises
     :class:`UsageError` for a context that cannot hold the tests and for a machine that is not this one,
     :class:`EngineError` when the engine refuses or the model cannot be loaded in the time, :class:`BusyError` when
     another measurement runs.
@@ -54,6 +60,7 @@ def measure(
     request = _with_room(request, tests)
     known = catalogue.load()
     files = named_files(known, request)
+    program = None if llama_bench is None else find_llama_bench(llama_bench)
     with open_session(known, None, request.engine_python) as session:
         model, quantization, context = subject_in(session, request, files)
         settings = requested_settings(request, session.machine, context)
@@ -61,8 +68,29 @@ def measure(
         answer = estimator(model, quantization, settings)
         if isinstance(answer, Refusal):
             raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
-        subject = subject_of(session, model, quantization, answer.memory)
+        file = _own_file(session, model.id, quantization.name)
+        subject = subject_of(session, model, quantization, answer.memory, file=file)
+        if program is not None:
+            return run_llama_bench(
+                session,
+                program,
+                subject,
+                settings,
+                tests,
+                budget_s=_BUDGET_S[effort],
+                effort=effort,
+                progress=progress,
+            )
         return _timed(session, subject, settings, request, effort, tuple(tests), progress)
+
+
+def _own_file(session: Session, model: str, quantization: str) -> Path | None:
+    """The model's file on this disk (of a split set, the first); ``None`` where only its header was read."""
+    artifact = session.sources.artifact(model, quantization)
+    if artifact is None or not artifact.on_disk:
+        return None
+    local = artifact.parts[0].local_path
+    return None if local is None else Path(local)
 
 
 def _with_room(request: EstimateRequest, tests: Sequence[Test]) -> EstimateRequest:
@@ -106,5 +134,5 @@ def _timed(
             choice = measuring.threads(subject, settings, usable_threads=usable, budget_s=_THREADS_S)
             settings = choice.applied(settings)
         wanted = tests or default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
-        measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort])
+        measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort], whole_tests=bool(tests))
         return msgspec.structs.replace(measured, model=subject.model)

@@ -4,8 +4,10 @@ A prediction that was wrong is corrected by the first measurement of the same ki
 The mistake it prevents: a plan whose winner won by a guess, while the runner-up was measured.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from planner.choose.evaluation import Evaluation
@@ -16,13 +18,13 @@ from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests
 from planner.measure.threads import ThreadChoice
 from planner.types.machine import Machine
-from planner.types.measurement import Measurement
+from planner.types.measurement import Described, Measurement
 from planner.types.model import Layout, Model, Quantization
 from planner.types.plan import Candidate, DeviceMemory
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.session import Session
 
-__all__ = ["Effort", "Progress", "Timed", "subject_of", "time_leaders", "untried"]
+__all__ = ["Effort", "Progress", "Timed", "last_level_cache_bytes", "subject_of", "time_leaders", "untried"]
 
 Effort = Literal["quick", "full"]
 Progress = Callable[[str, float, float, str], None]
@@ -44,6 +46,7 @@ _BUDGETS: dict[Effort, _Budget] = {
     "quick": _Budget(total_s=22.0, threads_s=4.0, candidate_s=15.0, candidates=2),
 }
 _LEAST_USEFUL_S = 6.0
+_HOST, _GPUS = ("cpu", "accel"), ("gpu", "igpu")
 _SMALLEST_CACHE_BYTES = 8 << 20
 _ABOUT_EQUAL = 0.96
 """A timed candidate is preferred to a predicted one of up to 4 % more score, which is within the doubt of an index."""
@@ -222,8 +225,18 @@ def _named(session: Session, each: Candidate | Measurement) -> tuple[Model, Quan
     return session.sources.model(each.model), session.sources.quantization(each.model, each.quantization)
 
 
-def subject_of(session: Session, model: Model, quantization: Quantization, memory: Sequence[DeviceMemory]) -> Subject:
-    """What measuring needs to know: the whole layout with types, slices of it, and the bytes that it holds."""
+def subject_of(
+    session: Session,
+    model: Model,
+    quantization: Quantization,
+    memory: Sequence[DeviceMemory],
+    *,
+    file: Path | None = None,
+) -> Subject:
+    """What measuring needs to know: the whole layout with types, slices of it, and the bytes that it holds.
+
+    ``file`` is the model's own file, whose contents are to be timed in the place of a phantom's.
+    """
     sources = session.sources
     key, source = sources.shape_key(model, quantization), sources.layout_source(model, quantization)
 
@@ -241,11 +254,29 @@ def subject_of(session: Session, model: Model, quantization: Quantization, memor
         part=part,
         resident_bytes=sum(row.total_bytes for row in memory),
         usable_bytes=session.machine.memory.usable_bytes,
-        cache_bytes=_last_level_cache_bytes(session.machine),
+        cache_bytes=last_level_cache_bytes(session.machine),
+        file=file,
+        described=_described(session, file),
     )
 
 
-def _last_level_cache_bytes(machine: Machine) -> int:
+def _described(session: Session, file: Path | None) -> Described:
+    """Engine and machine in llama-bench's words; the number of the build is in no library."""
+    told = session.oracle.system()
+    names = {kind: [each.description for each in told.devices if each.kind in kind] for kind in (_HOST, _GPUS)}
+    # ggml calls a device by its backend and a number, CUDA0.
+    backends = dict.fromkeys(re.sub(r"\d+$", "", each.name) for each in told.devices if each.kind in _GPUS)
+    return Described(
+        build_commit=told.llama_cpp,
+        cpu_info=", ".join(names[_HOST]),
+        gpu_info=", ".join(names[_GPUS]),
+        backends=",".join(backends) or "CPU",
+        model_filename=None if file is None else str(file),
+    )
+
+
+def last_level_cache_bytes(machine: Machine) -> int:
+    """The size of the deepest data cache of one socket, 8 MiB where nobody tells."""
     caches = [cache for cache in machine.cpu.caches if cache.kind != "instruction"]
     deepest = max((cache.level for cache in caches), default=0)
     sizes = [cache.size_bytes for cache in caches if cache.level == deepest]

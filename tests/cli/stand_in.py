@@ -91,7 +91,9 @@ class Listing(NamedTuple):
 def workflow():
     """A module-like object with the workflow's functions; ``calls`` records what they were asked."""
     from planner.types.artifact import Artifact, LocalModel, Part
+    from planner.types.imported import Imported, ImportedRow, Kept
     from planner.types.inspection import Inspection
+    from planner.types.measurement import Test
     from planner.types.model import KnownModel, Model
     from planner.types.plan import Candidate, Plan, Reason
 
@@ -122,6 +124,8 @@ def workflow():
     inspection = msgspec.json.decode((SAMPLES / "inspection.json").read_bytes(), type=Inspection)
     measurement = plan.measurements[0]
     sound = msgspec.structs.replace(measurement.conditions, disturbed=())
+    row = ImportedRow(test=Test(kind="generate", tokens=128), mean_tokens_per_s=12.5, fields={"n_gen": "128"})
+    imported = Imported(source="theirs.csv", format="csv", imported_at="2026-01-01T00:00:00+00:00", rows=(row,))
     part = Part(path="Qwen3-8B-Q4_K_M.gguf", size_bytes=5 << 30, local_path="/models/Qwen3-8B-Q4_K_M.gguf")
     artifact = Artifact(hub="hf", name=part.path, quantization="Q4_K_M", parts=(part,))
     here = LocalModel(
@@ -152,6 +156,10 @@ def workflow():
         inspect=answer(inspection),
         estimate=answer(plan.chosen),
         measure=answer(msgspec.structs.replace(measurement, conditions=sound)),
+        elsewhere=lambda _measurement: (),
+        against=lambda measured, path: msgspec.structs.replace(measured, notes=(f"against {path.name}",)),
+        import_file=answer(imported),
+        kept=answer(Kept(machine_key="k", measurements=(measurement,), imported=(imported,))),
         plan=answer(plan),
         why_not=answer(why),
         EstimateRequest=EstimateRequest,

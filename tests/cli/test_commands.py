@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from planner.measure.llama_bench import rows
 from planner.render.json import to_json
+from planner.render.llama_bench import FORMATS
 from planner.types.plan import Goal
 
 COMMANDS = (
@@ -16,6 +19,8 @@ COMMANDS = (
     ("inspect", "hf:sample/Sample-30B-A3B-GGUF:Q4_K_M"),
     ("estimate", "qwen3-8b"),
     ("measure", "qwen3-8b"),
+    ("measure", "--list"),
+    ("measure", "--import", "theirs.csv"),
     ("why-not", "qwen3-32b"),
     ("schema", "plan"),
     ("schema", "why-not"),
@@ -143,7 +148,7 @@ def test_measure_passes_on_what_was_given_and_crosses_tests_with_depths(workflow
     words = (
         "measure hf:me/x --quant q8_0 --context 8k --parallel 2 --kv-type q8_0 --load-mode none --ubatch 256 "
         "--batch 1k --flash-attention on --gpu-layers -1 --cpu-moe-layers 3 --threads 2 --engine-python p --quick "
-        "--tests tg32,PP64,tg32 --depth 0,4k"
+        "--tests tg32,PP64,tg32 --depth 0,4k --engine llama-bench=there/llama-bench"
     )
     invoke(*words.split())
     invoke("measure", "qwen3-8b", "--depth", "512")
@@ -167,8 +172,59 @@ def test_measure_passes_on_what_was_given_and_crosses_tests_with_depths(workflow
         engine_python="p",
     )
     assert full[1]["effort"] == "quick"
-    assert [test.label for test in full[1]["tests"]] == ["tg32", "pp64", "tg32 @ d4096", "pp64 @ d4096"]
+    labels = ["tg32 x2", "pp64 x2", "tg32 x2 @ d4096", "pp64 x2 @ d4096"]
+    assert [test.label for test in full[1]["tests"]] == labels
     assert [test.label for test in deep[1]["tests"]] == ["pp512 @ d512", "tg128 @ d512"]
+    assert (bare[1]["llama_bench"], full[1]["llama_bench"]) == (None, Path("there/llama-bench"))
+
+
+def test_measure_crosses_threads_sequences_and_a_prompt_with_its_answer(workflow, invoke):
+    """Several threads are tests of their own, a single number is a setting; the context is made for all sequences."""
+    invoke("measure", "x", "--tests", "pg512,128,tg8,pp64+tg16,pg4+2", "--threads", "1,2", "--parallel", "1,4")
+    invoke("measure", "x", "--threads", "3", "--tests", "tg8")
+    (many, one) = workflow.calls
+    assert (many[0][0].threads, many[0][0].parallel) == (2, 4)
+    tests = many[1]["tests"]
+    names = ["pp512+tg128", "tg8", "pp64+tg16", "pp4+tg2"]
+    assert [test.short for test in tests] == names * 4
+    assert [test.threads for test in tests] == [1] * 8 + [2] * 8
+    assert [test.sequences for test in tests] == ([1] * 4 + [4] * 4) * 2
+    assert (one[0][0].threads, one[1]["tests"][0].threads) == (3, None)
+
+
+@pytest.mark.parametrize("name", ["csv", "md", "sql", "jsonl"])
+def test_measure_speaks_the_formats_of_llama_bench(workflow, invoke, name):
+    """One table on stdout, doubts on stderr, and the code of the run."""
+    code, out, _ = invoke("measure", "qwen3-8b", f"--{name}")
+    assert code == 0
+    sample = workflow.sample.measurements[0]
+    assert out == FORMATS[name](rows(sample))
+
+
+def test_imports_and_what_is_kept_are_printed(workflow, invoke):
+    """As text and as documents."""
+    code, out, _ = invoke("measure", "--import", "a.csv")
+    assert (code, [call[0][0].name for call in workflow.calls]) == (0, ["a.csv"])
+    assert "theirs.csv: 1 row of llama-bench's csv" in out
+    code, out, _ = invoke("measure", "--list")
+    assert "Measured" in out
+    assert "Imported from theirs.csv" in out
+    code, out, _ = invoke("measure", "--list", "--json")
+    assert json.loads(out)["schema"] == "planner/kept/1"
+    code, out, _ = invoke("measure", "x", "--against", "before.json")
+    assert "against before.json" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("x", "--list"), ("--list", "--import", "a"), ("x", "--csv", "--json"), ("--list", "--md")],
+    ids=str,
+)
+def test_measure_says_what_it_wants_one_thing_at_a_time(invoke, words):
+    """A model, files to read, or the list."""
+    code, out, err = invoke("measure", *words)
+    assert code == 2
+    assert "--list" in out + err
 
 
 def test_a_disturbed_measurement_is_printed_and_ends_with_12(workflow, invoke, monkeypatch):

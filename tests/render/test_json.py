@@ -7,6 +7,7 @@ import pytest
 from planner.render.documents import ErrorBody, ErrorDocument, model_document, models_document
 from planner.render.json import to_json
 from planner.render.schema import DOCUMENTS, schema_json, schema_of
+from planner.types.imported import Imported, ImportedRow, Kept
 from planner.types.plan import Plan
 
 
@@ -40,6 +41,8 @@ def test_every_schema_is_a_schema(name):
 def test_documents_validate_against_their_schemas(plan, chosen, explained, drifted, model, known, inspection, local):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
+    row = ImportedRow(test=plan.measurements[0].results[0].test, mean_tokens_per_s=12.5, fields={"n_gen": "128"})
+    imported = Imported(source="theirs.csv", format="csv", imported_at="2026-01-01T00:00:00+00:00", rows=(row,))
     documents = {
         "plan": plan,
         "machine": plan.machine,
@@ -51,6 +54,8 @@ def test_documents_validate_against_their_schemas(plan, chosen, explained, drift
         "inspection": inspection,
         "local-models": local,
         "measurement": plan.measurements[0],
+        "imported": imported,
+        "kept": Kept(machine_key="k", measurements=plan.measurements, imported=(imported,)),
         "error": error,
     }
     assert set(documents) == set(DOCUMENTS)

@@ -23,8 +23,10 @@ __all__ = ["DeviceFacts", "Fact", "MemoryKind", "device_facts", "read_devices"]
 MemoryKind = Literal["hbm", "gddr", "lpddr", "ddr"]
 
 _VENDOR_WORDS = frozenset(
-    ["nvidia", "geforce", "tesla", "amd", "radeon", "instinct", "intel", "apple", "graphics", "gpu", "tm", "r"]
-    + ["corporation", "generation"]
+    (
+        *("nvidia", "geforce", "tesla", "amd", "radeon", "instinct", "intel", "apple", "corporation"),
+        *("graphics", "gpu", "generation", "tm", "r"),
+    )
 )
 _SIZE = re.compile(r"\d+gb?\b")
 
@@ -39,7 +41,8 @@ class Fact(Record, frozen=True, kw_only=True):
 class DeviceFacts(Record, frozen=True, kw_only=True):
     """One accelerator: its memory, the generation whose kernels it runs, and two peaks where somebody states them.
 
-    ``memory_gb`` is that of the largest version, ``None`` where it is the system's. ``matrix_tflops`` is the dense fp16 rate with sums in fp16 of the fastest unit that llama.cpp's kernels use.
+    ``memory_gb`` is that of the largest version. ``matrix_tflops`` is the dense fp16 rate with sums in fp16 of the
+    fastest unit that llama.cpp's kernels use.
     """
 
     name: str

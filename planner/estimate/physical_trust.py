@@ -1,8 +1,8 @@
 """How far a physical prediction lies from what was seen; prevents an interval that is sure of what nobody measured.
 
 The spread of a backend is what its own devices missed by when they were left out of the fit. Whatever is new about a
-model or a device (a mixture where none was seen, another memory, another group of tensor types) widens it, and is told in
-words.
+model or a device (a mixture where none was seen, another memory, another group of tensor types) widens it, and is told
+in words.
 """
 
 import math
@@ -16,7 +16,7 @@ __all__ = ["Doubt", "doubt_of", "features_of"]
 
 _MOST_UNFAMILIAR = 2
 _FAR = 2.0
-"""From this multiple of the largest bandwidth seen, or fraction of the least, a device is far from all that was seen."""
+"""From this multiple of the largest bandwidth seen, or this part of the least, a device is far from all of them."""
 
 _WORDS = {
     "mixture": "a mixture of experts",
@@ -37,7 +37,7 @@ class Doubt(NamedTuple):
 
 def features_of(parts: Iterable[Part]) -> frozenset[str]:
     """What kind of model and device parts are, apart from sizes and rates."""
-    found = set()
+    found: set[str] = set()
     for hardware, work in parts:
         found.add(kernel_of(work.quantization))
         found |= {name for name, has in (("mixture", work.mixture), ("recurrent", work.recurrent)) if has}
@@ -50,18 +50,24 @@ def doubt_of(model: SpeedModel, part: Part, quantity: Quantity) -> Doubt | None:
     """How wide the interval of one device's part is; ``None`` for a backend of which no published row speaks."""
     hardware, _ = part
     trust = model.backends.get(hardware.backend)
-    if trust is None or quantity not in trust.spread:
+    if trust is None or "decode" not in trust.spread:
         return None
     new = sorted(features_of([part]) - set(trust.features))
     steps = min(_MOST_UNFAMILIAR, len(new))
     words = [f"{trust.devices} published devices with {hardware.backend}"]
+    spread = trust.spread.get(quantity)
+    if spread is None:
+        spread, steps = trust.spread["decode"], steps + 1
+        words.append("none of them at depth")
+    elif quantity == "decode-deep":  # few rows are deep, and one that is at depth 0 too is not better known there
+        spread = max(spread, trust.spread["decode"])
     if new:
         words.append(f"none of them with {', '.join(_word(name) for name in new)}")
     far = _far(trust, hardware)
     if far:
         words.append(far)
         steps += 1
-    width = math.log(trust.spread[quantity]) * model.unfamiliar[quantity] ** steps
+    width = math.log(spread) * model.unfamiliar[quantity] ** steps
     return Doubt(width, ", ".join(words))
 
 

@@ -2,9 +2,9 @@
 
 What was timed on this very machine (a :class:`Calibration`) speaks first. For everything else the physical model
 (:mod:`planner.estimate.physical`) adds up bytes over bandwidth, fixed costs and operations, with constants fitted on
-published llama-bench rows, and its interval is as wide as it missed on devices that were left out of the fit. Devices in a
-pipeline work one after the other, so their times add. Every speed carries an interval and says in words what it rests
-on; where nothing is known the answer is ``None``.
+published llama-bench rows, and its interval is as wide as it missed on devices that were left out of the fit. Devices
+in a pipeline work one after the other, so their times add. Every speed carries an interval and says in words what it
+rests on; where nothing is known the answer is ``None``.
 """
 
 import math
@@ -102,8 +102,8 @@ class Stage(Report, frozen=True, kw_only=True):
 
     ``weights_bytes`` are the *active* weights it holds, ``cache_bytes`` what attention
     reads at the depth in question, ``parameters_active`` its share of the active parameters. ``threads`` counts for
-    CPUs only. ``calibrations`` are of this device. For prompts ``resident_bytes`` are all weights of its layers, those of
-    idle experts too, and ``layer_parameters`` the active numbers in them (``None``: as for decoding).
+    CPUs only. ``calibrations`` are of this device. For prompts ``resident_bytes`` are all weights of its layers, those
+    of idle experts too, and ``layer_parameters`` the active numbers in them (``None``: as for decoding).
     ``matrix_flops_per_s``, ``memory`` and ``generation`` are by the data sheet, ``None`` where it is not at hand.
     """
 
@@ -206,7 +206,9 @@ def _speed(times: Sequence[_Seconds | None], *, at_context_tokens: int) -> Speed
     known = [time for time in times if time is not None]
     if not known or len(known) < len(times):
         return None
-    slow, middle, fast = (sum(time[i] for time in known) for i in range(3))
+    slow = sum(time.slow for time in known)
+    middle = sum(time.middle for time in known)
+    fast = sum(time.fast for time in known)
     if middle <= 0:
         return None
     return Speed(

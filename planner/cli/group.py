@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "Tell what a GGUF file or a repository of them holds.",
     "estimate": "Show the memory that one model needs, buffer by buffer.",
     "measure": "Time one model on this machine with llama.cpp's own kernels.",
+    "calibrate": "Time the kinds of work of this CPU once, to predict the speed of any model.",
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
     "schema": "Print the JSON Schema of a document.",

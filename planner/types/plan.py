@@ -174,11 +174,17 @@ class Speed(Report, frozen=True, kw_only=True):
 
 
 class Speeds(Report, frozen=True, kw_only=True):
-    """Decode and prompt speed at depth 0, and decode at half the planned context where it was timed."""
+    """Decode and prompt speed at depth 0, and decode at half the planned context where it was timed.
+
+    ``generate_full`` is at the end of one sequence's context, ``generate_together`` that of each of the parallel
+    sequences while all of them write; only a calibration tells them.
+    """
 
     generate: Speed | None = None
     prompt: Speed | None = None
     generate_at_depth: Speed | None = None
+    generate_full: Speed | None = None
+    generate_together: Speed | None = None
 
 
 class Candidate(Report, frozen=True, kw_only=True):

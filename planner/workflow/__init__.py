@@ -4,6 +4,8 @@ The only room that knows all others except ``cli``. The mistake it prevents: a c
 own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same machine.
 """
 
+from planner.measure.calibration import told as calibration_told
+from planner.workflow.calibrating import calibrate
 from planner.workflow.drifting import drift
 from planner.workflow.foreign import against, elsewhere, import_file, kept
 from planner.workflow.inspecting import inspect
@@ -24,6 +26,8 @@ __all__ = [
     "Progress",
     "WhyNot",
     "against",
+    "calibrate",
+    "calibration_told",
     "capabilities",
     "capture",
     "detect",

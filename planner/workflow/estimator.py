@@ -22,6 +22,7 @@ from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, DeviceMemory, MemoryOrigin, Speed, Speeds
 from planner.types.settings import Settings
 from planner.workflow.companions import Companions
+from planner.workflow.costing import Costing
 from planner.workflow.sources import Sources
 
 __all__ = ["CandidateEstimator"]
@@ -35,12 +36,19 @@ class CandidateEstimator:
     """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`)."""
 
     def __init__(
-        self, oracle: Oracle, sources: Sources, machine: Machine, companions: Companions | None = None
+        self,
+        oracle: Oracle,
+        sources: Sources,
+        machine: Machine,
+        companions: Companions | None = None,
+        *,
+        costing: Costing | None = None,
     ) -> None:
         self._oracle = oracle
         self._companions = companions or Companions(oracle, sources, machine)
         self._sources = sources
         self._machine = machine
+        self._costing = costing
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
         self._calibrations: tuple[Calibration, ...] = ()
@@ -107,6 +115,8 @@ class CandidateEstimator:
         told = {(kernel_of(run.quantization), run.structure) for run, sound in runs if sound}
         used = [run for run, sound in runs if sound or (kernel_of(run.quantization), run.structure) not in told]
         self._calibrations = calibrate(sorted(used, key=lambda run: run.label))
+        if self._costing is not None:
+            self._costing.learn([(*named, each) for each in known if (named := self._known(each))])
 
     def set_aside(self, model: Model, quantization: Quantization, why: str) -> None:
         """Refuse a model's shape at a quantization from now on, for the reason ``why``."""
@@ -140,9 +150,11 @@ class CandidateEstimator:
     def _speeds(
         self, model: Model, quantization: Quantization, settings: Settings, weights: Weights, cache_bytes: int
     ) -> Speeds:
-        predicted = predicted_speeds(
-            self._machine, model, quantization.name, settings, weights, cache_bytes, self._calibrations
-        )
+        predicted = None if self._costing is None else self._costing.speeds(model, quantization, settings)
+        if predicted is None:
+            predicted = predicted_speeds(
+                self._machine, model, quantization.name, settings, weights, cache_bytes, self._calibrations
+            )
         found = self._measured.get(
             (self._sources.shape_key(model, quantization), quantization.name, _variant(settings)), []
         )

@@ -16,6 +16,7 @@ from planner.types.explanation import Explanation
 from planner.types.machine import Machine
 from planner.types.model import Model, Quantization
 from planner.types.plan import Candidate, Goal, Reason
+from planner.workflow.costing import kept_costing
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.requests import EstimateRequest, companions_in, named_files, requested_settings, subject_in
@@ -83,7 +84,8 @@ def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model,
     model, quantization, context = subject
     settings = requested_settings(request, session.machine, context)
     companions = companions_in(session, request)
-    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, companions)
+    costing = kept_costing(session)
+    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, companions, costing=costing)
     estimator.learn(remembered(session).all() if session.local else ())
     answer = estimator(model, quantization, settings)
     if isinstance(answer, Refusal):

@@ -23,6 +23,7 @@ from planner.types import Report
 from planner.types.artifact import Artifact, Repository
 from planner.types.plan import Candidate, Goal, Plan, Reason
 from planner.units import gib
+from planner.workflow.costing import kept_costing
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.inspection import models, remembered
@@ -168,7 +169,7 @@ def _opened(session: Session, goal: Goal, files: Repository | None) -> tuple[Goa
 
 
 def _search(session: Session, goal: Goal) -> _Prepared:
-    estimator = CandidateEstimator(session.oracle, session.sources, session.machine)
+    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, costing=kept_costing(session))
     threads = None
     if session.local:
         store = remembered(session)

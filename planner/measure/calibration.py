@@ -1,0 +1,290 @@
+"""Times the phantoms of a calibration within a budget, and keeps what they taught with all that it holds for.
+
+Groups of phantoms are open at once and run in turns, so that a drift of the machine hits alike what is compared. The
+mistakes it prevents: costs of another build, other instruction sets or another number of threads that look like those
+of this machine (a signature is checked before any use), and a calibration that overruns the time it was given.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from planner.engine.graphs import Graph
+from planner.errors import EngineError, MeasurementInvalidError
+from planner.estimate.costs import amounts
+from planner.estimate.costs_table import CostTable, Timing, learn_costs
+from planner.measure.bench import Bench, Progress, no_progress
+from planner.measure.calibration_design import Probe
+from planner.measure.conditions import Watch
+from planner.measure.slices import weights_bytes
+from planner.measure.statistics import quantile, robust_deviation
+from planner.types import Report
+from planner.types.measurement import Conditions, Test
+from planner.types.settings import FlashAttention, Settings
+
+__all__ = [
+    "FACT",
+    "Calibration",
+    "CalibrationTold",
+    "Cost",
+    "Signature",
+    "calibrate_costs",
+    "probe_settings",
+    "signature_of",
+    "told",
+]
+
+FACT = "calibration"
+"""The name under which a calibration is kept beside the measurements of its machine and engine build."""
+
+_GROUP_BYTES = 900 << 20
+_GROUP_PROBES = 6
+_ROUNDS = 9
+_AT_LEAST = 2
+_LONG_S = 0.25
+"""A test that takes longer is repeated only as often as it must be."""
+_TYPICAL_SHARE = 0.35
+"""The time that counts lies a little below the median: what disturbs a run only ever adds to it."""
+_LEAST_DOUBT, _ONE_DOUBT = 0.01, 0.05
+_DEADLINE_S = 60.0
+
+GraphsOf = Callable[[Probe, Settings], Sequence[Graph]]
+"""Asks the engine for the graph of one micro-batch of each test of a probe."""
+
+
+class Signature(Report, frozen=True, kw_only=True):
+    """All that costs depend on besides the work: they are used only where every one of these is the same."""
+
+    machine_key: str
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    engine_build: str
+    backend: str
+    threads: int
+    threads_batch: int
+    repack: bool
+    flash_attention: FlashAttention
+
+    def differs(self, other: "Signature") -> str | None:
+        """The first difference in words, ``None`` where there is none."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return f"{name.replace('_', ' ')}: calibrated with {mine}, asked for {theirs}"
+        return None
+
+
+class Calibration(Report, frozen=True, kw_only=True):
+    """Costs with their signature, when and how they were taken, and what was left out for want of time."""
+
+    schema: str = "planner/calibration/1"
+    signature: Signature
+    openmp_wait: Literal["active", "passive"]
+    effort: Literal["quick", "full"]
+    taken_at: str
+    seconds: float
+    conditions: Conditions
+    table: CostTable
+    notes: tuple[str, ...] = ()
+
+
+class Cost(Report, frozen=True, kw_only=True):
+    """What a unit of one kind of work takes, with its standard error, in nanoseconds."""
+
+    kind: str
+    ns: float
+    doubt_ns: float
+
+
+class CalibrationTold(Report, frozen=True, kw_only=True):
+    """A calibration as it is printed; ``timings`` is how many samples it rests on."""
+
+    schema: str = "planner/calibration-told/1"
+    signature: Signature
+    openmp_wait: Literal["active", "passive"]
+    effort: Literal["quick", "full"]
+    taken_at: str
+    seconds: float
+    conditions: Conditions
+    model_doubt: float
+    timings: int
+    costs: tuple[Cost, ...]
+    notes: tuple[str, ...] = ()
+
+
+class _Run(NamedTuple):
+    probe: Probe
+    test: Test
+    took_ns: list[float]
+
+
+def signature_of(settings: Settings, *, machine_key: str, cpu: str, isa: Sequence[str], engine_build: str) -> Signature:
+    """The signature of speeds on this machine under ``settings``."""
+    return Signature(
+        machine_key=machine_key,
+        cpu=cpu,
+        instruction_sets=tuple(isa),
+        engine_build=engine_build,
+        backend="cpu",
+        threads=settings.threads,
+        threads_batch=settings.threads_batch,
+        repack=settings.repack,
+        flash_attention=settings.flash_attention,
+    )
+
+
+def probe_settings(probe: Probe, settings: Settings) -> Settings:
+    """``settings`` as a phantom of the calibration is opened with them."""
+    return msgspec.structs.replace(
+        settings,
+        context_tokens=probe.context_tokens,
+        parallel=1,
+        cache_type_k=probe.cache_type,
+        cache_type_v=probe.cache_type,
+        batch=512,
+        ubatch=512,
+        load_mode="mmap",
+    )
+
+
+def calibrate_costs(
+    bench: Bench,
+    probes: Sequence[Probe],
+    settings: Settings,
+    graphs_of: GraphsOf,
+    *,
+    signature: Signature,
+    budget_s: float,
+    effort: Literal["quick", "full"] = "full",
+    progress: Progress = no_progress,
+) -> Calibration:
+    """Time ``probes``, the important ones first, within ``budget_s``, and solve for the costs.
+
+    A probe that the engine refuses, or for which no time is left, is named in ``notes``. Raises
+    :class:`EngineDiedError` when the child dies, :class:`MeasurementInvalidError` when a depth cannot be reached.
+    """
+    begin = time.monotonic()
+    watch = Watch(bench.pids, threads=settings.threads)
+    timings: list[Timing] = []
+    notes: list[str] = []
+    groups = _groups(probes)
+    for place, group in enumerate(groups):
+        spent_s = time.monotonic() - begin
+        share_s = (budget_s - spent_s) * _weight(group) / sum(map(_weight, groups[place:]))
+        if spent_s > budget_s or share_s <= 0:
+            notes += [f"{each.label}: no time was left" for each in group]
+            continue
+        progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
+        timings += _group_timings(bench, group, settings, graphs_of, share_s, notes)
+    return Calibration(
+        signature=signature,
+        openmp_wait=settings.openmp_wait,
+        effort=effort,
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begin, 1),
+        conditions=watch.finish(),
+        table=learn_costs(timings),
+        notes=tuple(notes),
+    )
+
+
+def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
+    """Probes in their order, a few at a time that are open together."""
+    groups: list[list[Probe]] = []
+    size = 0
+    for probe in probes:
+        more = weights_bytes(probe.layout)
+        if not groups or size + more > _GROUP_BYTES or len(groups[-1]) == _GROUP_PROBES:
+            groups.append([])
+            size = 0
+        groups[-1].append(probe)
+        size += more
+    return groups
+
+
+def _weight(group: Sequence[Probe]) -> float:
+    """What share of the time a group gets: the important ones more of it."""
+    return sum(1.0 / (1 + probe.rank) for probe in group) + 1.0
+
+
+def _group_timings(
+    bench: Bench, group: Sequence[Probe], settings: Settings, graphs_of: GraphsOf, share_s: float, notes: list[str]
+) -> list[Timing]:
+    begin = time.monotonic()
+    opened: list[Probe] = []
+    try:
+        for probe in group:
+            try:
+                bench.open(probe.layout, probe_settings(probe, settings), probe.label)
+                opened.append(probe)
+            except EngineError as error:
+                notes.append(f"{probe.label}: {error.message}")
+        graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
+        runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
+        _rounds(bench, runs, begin + share_s)
+        return [_timing(run, graph) for run, graph in zip(runs, graphs, strict=True)]
+    finally:
+        bench.close([probe.label for probe in opened])
+
+
+def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> None:
+    """Every test twice at least (once where the time is over), quick ones again as long as there is time."""
+    for run in runs:
+        _once(bench, run)  # what is touched for the first time is slow: this one does not count
+        if time.monotonic() < until:
+            run.took_ns.clear()
+    for number in range(_ROUNDS):
+        for run in runs if number % 2 == 0 else reversed(runs):
+            if time.monotonic() > until and run.took_ns:
+                continue
+            if number < _AT_LEAST or run.took_ns[-1] * run.test.tokens < _LONG_S * 1e9:
+                _once(bench, run)
+        if time.monotonic() > until:
+            return
+
+
+def _once(bench: Bench, run: _Run) -> None:
+    answer = bench.run(run.probe.label, run.test, tokens=run.test.tokens, deadline_s=_DEADLINE_S)
+    if not answer.samples_ns:
+        raise MeasurementInvalidError(
+            f"{run.probe.label}: {run.test.label} could not be timed", hint="try again when the machine is idle"
+        )
+    # A prompt is one micro-batch, an answer one for each token.
+    batches = 1 if run.test.kind == "prompt" else answer.tokens_timed
+    run.took_ns.append(min(answer.samples_ns) / batches)
+
+
+def _timing(run: _Run, graph: Graph) -> Timing:
+    samples = run.took_ns
+    typical = quantile(samples, _TYPICAL_SHARE)
+    spread = robust_deviation(samples) / typical / len(samples) ** 0.5 if len(samples) > _AT_LEAST else _ONE_DOUBT
+    written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0
+    return Timing(
+        label=f"{run.probe.label} {run.test.label}",
+        amounts=amounts(graph, filled=run.test.depth + written),
+        took_ns=typical,
+        doubt=max(_LEAST_DOUBT, spread),
+    )
+
+
+def told(calibration: Calibration) -> CalibrationTold:
+    """A calibration for readers: each cost with its doubt, without the covariance that only a prediction needs."""
+    table = calibration.table
+    return CalibrationTold(
+        signature=calibration.signature,
+        openmp_wait=calibration.openmp_wait,
+        effort=calibration.effort,
+        taken_at=calibration.taken_at,
+        seconds=calibration.seconds,
+        conditions=calibration.conditions,
+        model_doubt=table.model_doubt,
+        timings=len(table.timings),
+        costs=tuple(
+            Cost(kind=name, ns=cost, doubt_ns=max(table.covariance[place][place], 0.0) ** 0.5)
+            for place, (name, cost) in enumerate(zip(table.names, table.costs, strict=True))
+        ),
+        notes=calibration.notes,
+    )

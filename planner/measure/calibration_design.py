@@ -1,0 +1,163 @@
+"""The phantoms that a calibration times: which kinds of work each of them tells apart, and how long they may take.
+
+Each is a few layers of a catalogue architecture in sizes that real models have. The mistakes it prevents: weights that
+fit into the last-level cache and seem faster than any real model's, two types in one phantom whose costs no sample
+tells apart, and minutes spent on long prompts of slow types where one layer says as much as twenty.
+Pure: a catalogue in, layouts out.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from planner.catalogue import Catalogue
+from planner.gguf.ggml_types import TYPES, tensor_bytes
+from planner.types.measurement import Test
+from planner.types.model import Layout, Model
+from planner.types.settings import CacheType
+
+__all__ = ["COMMON_TYPES", "WEIGHT_TYPES", "Probe", "probes"]
+
+COMMON_TYPES = ("Q4_K", "Q6_K", "Q8_0", "Q4_0", "Q5_K", "IQ4_XS", "Q3_K", "Q2_K", "BF16", "Q5_0")
+"""Types that the usual quantizations are made of, the most usual first."""
+WEIGHT_TYPES = (
+    *COMMON_TYPES, "IQ4_NL", "MXFP4", "F16", "Q4_1", "Q5_1", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS",
+    "IQ1_M", "IQ1_S",
+)  # fmt: skip
+"""Every type that a quantization of the catalogue gives to a weight."""
+_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "BF16", "MXFP4")
+
+_CACHE_MULTIPLE = 3.0
+_MOST_LAYERS = 24
+_VOCABULARY = 512
+_PLAIN = {"n_vocab": _VOCABULARY, "tied": True}
+
+
+class Probe(NamedTuple):
+    """One phantom to time: its layout, its context and cache, its tests, and how important it is (0 first)."""
+
+    label: str
+    layout: Layout
+    tests: tuple[Test, ...]
+    context_tokens: int = 1024
+    cache_type: CacheType = "f16"
+    rank: int = 0
+
+
+def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[Probe, ...]:
+    """The phantoms of a calibration in the order of their importance; ``cache_bytes`` is the last-level cache."""
+    design = _Design(known, cache_bytes)
+    found = [*design.structures(), *design.types(COMMON_TYPES[:6] if quick else WEIGHT_TYPES)]
+    found += design.experts(_EXPERT_TYPES[:2] if quick else _EXPERT_TYPES)
+    return tuple(sorted(found, key=lambda each: each.rank))
+
+
+class _Design:
+    """Probes made of one catalogue for one size of the last-level cache."""
+
+    def __init__(self, known: Catalogue, cache_bytes: int) -> None:
+        self._known = known
+        self._cache_bytes = cache_bytes
+
+    def types(self, types: tuple[str, ...]) -> list[Probe]:
+        """For each type a phantom that is read from RAM, for few columns, and one layer of it for many."""
+        found: list[Probe] = []
+        for place, kind in enumerate(types):
+            # Of the last layer a prompt passes through the attention alone: two are the fewest that say something.
+            two = self._dense(kind, n_layer=2)
+            layers = min(_MOST_LAYERS, max(2, math.ceil(2 * _CACHE_MULTIPLE * self._cache_bytes / _bytes(two))))
+            rank = 1 if kind in COMMON_TYPES[:6] else 3 if kind in COMMON_TYPES else 5
+            found.append(
+                Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), _tests(0, 8, 2, 4, 8), rank=rank)
+            )
+            found.append(Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 512), rank=rank + (place > 2)))
+        return found
+
+    def experts(self, types: tuple[str, ...]) -> list[Probe]:
+        """Two layers of 16 experts in each type; tokens pass through two of them."""
+        shape = {**_PLAIN, "n_layer": 2, "n_expert": 16, "n_expert_used": 2, "n_head": 8, "n_head_kv": 2}
+        found = []
+        for place, kind in enumerate(types):
+            model = self._model("qwen3-30b-a3b", shape)
+            tests = _tests(0, 8, 8, 32, 128)
+            found.append(Probe(f"{kind.lower()}-experts", self._layout(model, kind), tests, rank=2 if place < 2 else 4))
+        return found
+
+    def structures(self) -> list[Probe]:
+        """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head."""
+        thin = {"n_layer": 24, "n_embd": 256, "n_ff": 512, "n_head": 4, "n_head_kv": 2, "head_dim": 64, **_PLAIN}
+        deep = {"n_layer": 2, "n_embd": 512, "n_ff": 512, **_PLAIN}
+        shallow = (*_tests(0, 8), *_tests(2048, 8), *_tests(0, 0, 512))
+        depths = (*_tests(0, 8), *_tests(1024, 8), *_tests(2048, 8), *_tests(0, 0, 512), *_tests(1024, 0, 256))
+        grouped = self._layout(self._model("qwen3-1.7b", {**deep, "n_head": 32, "n_head_kv": 8}), "Q8_0")
+        wide = self._layout(self._model("qwen3-1.7b", {**deep, "n_head": 16, "n_head_kv": 4, "head_dim": 256}), "Q8_0")
+        return [
+            Probe("thin", self._layout(self._model("qwen3-0.6b", thin), "Q8_0"), _tests(0, 16, 2, 8, 32, 512)),
+            Probe("attention-128", grouped, depths, context_tokens=3072),
+            Probe(
+                "attention-64",
+                self._layout(
+                    self._model("qwen2.5-0.5b", {**deep, "n_head": 14, "n_head_kv": 2, "n_embd": 896}), "Q8_0"
+                ),
+                (*_tests(0, 8), *_tests(2048, 8), *_tests(0, 0, 512)),
+                context_tokens=3072,
+                rank=2,
+            ),
+            Probe("attention-256", wide, depths, context_tokens=3072, rank=1),
+            Probe("hybrid", self._hybrid(), _tests(0, 8, 4, 32, 512), rank=1),
+            Probe("latent", self._latent(), shallow, context_tokens=3072, rank=2),
+            Probe(
+                "attention-q8_0",
+                grouped,
+                shallow,
+                context_tokens=3072,
+                cache_type="q8_0",
+                rank=4,
+            ),
+            Probe("head", self._head(), _tests(0, 8, 8), rank=3),
+        ]
+
+    def _dense(self, kind: str, *, n_layer: int) -> Layout:
+        shape = {"n_layer": n_layer, "n_embd": 2048, "n_ff": 2816, "n_head": 8, "n_head_kv": 4, **_PLAIN}
+        return self._layout(self._model("qwen3-1.7b", shape), kind)
+
+    def _hybrid(self) -> Layout:
+        """One period of Qwen3.5: three layers with a state, one that attends."""
+        return self._layout(self._model("qwen3.5-4b", {"n_layer": 4, "n_ff": 1024, **_PLAIN}), "Q8_0")
+
+    def _latent(self) -> Layout:
+        shape = {"n_layer": 2, "n_expert": 8, "n_expert_used": 2, "n_ff": 1024, "n_ff_exp": 512, "n_vocab": _VOCABULARY}
+        return self._layout(self._model("deepseek-v2-lite", shape), "Q8_0")
+
+    def _head(self) -> Layout:
+        shape = {"n_layer": 1, "n_embd": 1024, "n_ff": 1024, "n_head": 8, "n_head_kv": 2, "tied": True}
+        return self._layout(self._model("qwen3-0.6b", shape), "Q6_K")
+
+    def _model(self, name: str, shape: Mapping[str, int | bool]) -> Model:
+        model = self._known.model(name)
+        return msgspec.structs.replace(model, shape={**model.shape, **shape})
+
+    def _layout(self, model: Model, kind: str) -> Layout:
+        return _typed(self._known.layout(model), kind)
+
+
+def _typed(layout: Layout, kind: str) -> Layout:
+    """The layout with every weight in one type; what quantizing leaves alone keeps its own."""
+    tensors = tuple(
+        msgspec.structs.replace(each, type=kind)
+        if each.type == "BF16" and len(each.dims) > 1 and each.dims[0] % TYPES[kind].block == 0
+        else each
+        for each in layout.tensors
+    )
+    return msgspec.structs.replace(layout, tensors=tensors)
+
+
+def _bytes(layout: Layout) -> int:
+    return sum(tensor_bytes(each.type, each.dims) for each in layout.tensors)
+
+
+def _tests(depth: int, answer: int, *prompts: int) -> tuple[Test, ...]:
+    generate = (Test(kind="generate", tokens=answer, depth=depth),) if answer else ()
+    return (*generate, *(Test(kind="prompt", tokens=tokens, depth=depth) for tokens in prompts))

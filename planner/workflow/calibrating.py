@@ -1,0 +1,118 @@
+"""Calibrates this machine's CPU once and keeps what it found, with all that it holds for.
+
+The mistake it prevents: a calibration taken while another measurement runs, or kept although something disturbed it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from planner import catalogue
+from planner.engine.child import EngineChild
+from planner.engine.graphs import Graph, GraphQuestion, Graphs
+from planner.errors import UsageError
+from planner.measure.bench import Bench
+from planner.measure.calibration import FACT, Calibration, calibrate_costs
+from planner.measure.calibration_design import Probe, probes
+from planner.measure.lock import measurement_lock
+from planner.measure.threads import kept_choice
+from planner.types.measurement import Test
+from planner.types.model import Quantization
+from planner.types.settings import Settings
+from planner.workflow.costing import signature_here
+from planner.workflow.inspection import remembered
+from planner.workflow.session import Session, open_session
+from planner.workflow.timing import Progress, last_level_cache_bytes, untried
+
+__all__ = ["calibrate", "calibrate_session"]
+
+_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 11.0, "full": 50.0}
+"""Of timing; with the start of the engine, the last test and the solving a calibration ends within 15 and 60 s."""
+_WAIT_S = 5.0
+
+
+_AS_IT_IS = Quantization(name="as-is", ftype=None, bits_per_weight=0.0, kld=None, kld_source=None)
+"""Stands for a layout that has its types already."""
+
+
+def calibrate(
+    *,
+    effort: Literal["quick", "full"] = "full",
+    threads: int | None = None,
+    budget_s: float | None = None,
+    engine_python: str | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Time the kinds of work of this machine's CPU and keep what they cost; an older calibration is replaced.
+
+    ``threads`` are those of an earlier trial, else all usable ones. Raises :class:`UsageError` where a GPU computes,
+    :class:`BusyError` when another measurement runs.
+    """
+    known = catalogue.load()
+    with open_session(known, None, engine_python) as session:
+        return calibrate_session(session, effort=effort, threads=threads, budget_s=budget_s, progress=progress)
+
+
+def calibrate_session(
+    session: Session,
+    *,
+    effort: Literal["quick", "full"] = "full",
+    threads: int | None = None,
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """:func:`calibrate` in an open session; kept unless something disturbed it."""
+    if session.oracle.has_gpu:
+        raise UsageError("the engine computes on a GPU, and a calibration is of the CPU", hint="use planner measure")
+    seconds = budget_s if budget_s is not None else _BUDGETS_S[effort]
+    settings = _settings(session, threads)
+    graphs = Graphs(session.oracle)
+    designed = probes(
+        session.sources.catalogue,
+        cache_bytes=last_level_cache_bytes(session.machine),
+        quick=effort == "quick",
+    )
+
+    def child(env: Mapping[str, str]) -> EngineChild:
+        return EngineChild(session.engine_python, env=env)
+
+    def graphs_of(probe: Probe, settings: Settings) -> tuple[Graph, ...]:
+        name = hashlib.sha256(msgspec.json.encode(probe.layout, order="sorted")).hexdigest()[:16]
+        questions = [GraphQuestion(settings=settings, tokens=_micro_batch(test)) for test in probe.tests]
+        return graphs.ask(f"calibration-{name}", lambda: probe.layout, _AS_IT_IS, questions)
+
+    def told(stage: str, done: float, total_s: float) -> None:
+        if progress is not None:
+            progress("calibrate", done * total_s, total_s, stage)
+
+    with measurement_lock(wait_s=_WAIT_S), Bench(child) as bench:
+        found = calibrate_costs(
+            bench,
+            designed,
+            settings,
+            graphs_of,
+            signature=signature_here(session, settings),
+            budget_s=seconds,
+            effort=effort,
+            progress=told,
+        )
+    if not found.conditions.disturbed:
+        remembered(session).keep_fact(FACT, found)
+    graphs.flush()
+    return found
+
+
+def _settings(session: Session, threads: int | None) -> Settings:
+    """The settings of phantoms: threads as asked, as an earlier trial found them, or all usable ones."""
+    usable = max(1, session.machine.cpu.usable_threads)
+    choice = kept_choice(remembered(session), usable) or untried(session.machine)
+    settings = choice.applied(Settings(context_tokens=1024))
+    if threads is None:
+        return settings
+    return msgspec.structs.replace(settings, threads=threads, threads_batch=threads)
+
+
+def _micro_batch(test: Test) -> int:
+    return test.tokens if test.kind == "prompt" else 1

@@ -66,6 +66,7 @@ class Catalogue:
         self.quantizations: Mapping[str, Quantization] = MappingProxyType({q.name: q for q in quantizations})
         self._aliases = _aliases((*self.models.values(), *self.known_only.values()))
         self._architecture = functools.cache(self._read_architecture)
+        self._last: tuple[Model, Layout] | None = None
 
     def model(self, name: str) -> Model:
         """The model of that id, or of that Hugging Face name; case, ``-Instruct``, ``-Chat``, ``-GGUF`` do not matter.
@@ -110,6 +111,11 @@ class Catalogue:
         ``layers``: ``None`` is the whole model, a number the first so many layers, a sequence the original indices to
         keep, ascending (one may repeat): ``(0, 40, 41)`` of DeepSeek-R1 is a slice of one dense and two MoE layers.
         """
+        if layers is None:
+            # One model is asked about in many quantizations, and working out its tensors takes longer than the rest.
+            if self._last is None or self._last[0] is not model:
+                self._last = model, self._architecture(model.architecture).layout(model, None)
+            return self._last[1]
         kept = range(layers) if isinstance(layers, int) else layers
         return self._architecture(model.architecture).layout(model, kept)
 

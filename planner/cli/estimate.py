@@ -27,6 +27,9 @@ __all__ = ["command"]
 @draft_options
 @server_options
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Threads that compute.")
+@click.option(
+    "--if-memory", is_flag=True, help="Tell the speed of a model that does not fit as if there were the memory."
+)
 @click.option("--explain", is_flag=True, help="Show where each MiB comes from, part by part.")
 @machine_option
 @engine_option

@@ -7,13 +7,15 @@ Pure: graphs and costs in, speeds out.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from planner.engine.graphs import Graph, GraphQuestion
 from planner.estimate.costs import amounts
 from planner.estimate.costs_table import CostTable, Took
 from planner.types.plan import Speed, Speeds
 from planner.types.settings import Settings
 
-__all__ = ["batch_time", "generate_time", "graph_questions", "prompt_time", "speeds_from_costs"]
+__all__ = ["alone", "batch_time", "generate_time", "graph_questions", "prompt_time", "speeds_from_costs"]
 
 _ANSWER_TOKENS = 128
 _PROMPT_TOKENS = 512
@@ -22,14 +24,19 @@ _PROMPT_TOKENS = 512
 def graph_questions(settings: Settings) -> tuple[GraphQuestion, ...]:
     """The graphs for :func:`speeds_from_costs`: one token, a micro-batch of a prompt, a token of each sequence."""
     micro = _micro_batch(settings)
-    one = GraphQuestion(settings=settings, tokens=1)
-    prompt = GraphQuestion(settings=settings, tokens=micro)
+    one = GraphQuestion(settings=alone(settings), tokens=1)
+    prompt = GraphQuestion(settings=alone(settings), tokens=micro)
     if settings.parallel == 1:
         return (one, prompt)
     together = GraphQuestion(
         settings=settings, tokens=settings.parallel, sequences=settings.parallel, outputs=settings.parallel
     )
     return (one, prompt, together)
+
+
+def alone(settings: Settings) -> Settings:
+    """The settings of one of the parallel sequences as if it were the only one: its graphs are the same."""
+    return msgspec.structs.replace(settings, parallel=1, context_tokens=settings.context_tokens // settings.parallel)
 
 
 def speeds_from_costs(table: CostTable, graphs: Sequence[Graph], settings: Settings, *, basis: str) -> Speeds:
@@ -51,7 +58,14 @@ def speeds_from_costs(table: CostTable, graphs: Sequence[Graph], settings: Setti
             generate_time(table, one, depth=per_sequence - answer, tokens=answer), 1, per_sequence, basis
         ),
         generate_together=_speed(batch_time(table, others[0], depth=0, tokens=answer), 1, 0, basis) if others else None,
+        first_token_s=_first_token_s(table, one, prompt, half),
     )
+
+
+def _first_token_s(table: CostTable, one: Graph, prompt: Graph, tokens: int) -> float | None:
+    read = prompt_time(table, prompt, tokens=max(1, tokens))
+    token = generate_time(table, one, depth=tokens, tokens=1)
+    return None if read is None or token is None else (read.middle_ns + token.middle_ns) / 1e9
 
 
 def generate_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> Took | None:

@@ -1,13 +1,13 @@
 """One candidate's memory as text: every part on every device, what the device offers, and the verdict."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from planner import units
 from planner.render.layout import INDENT, bullets, columns, labelled, section
 from planner.render.style import PLAIN, Style
-from planner.render.text import finish, memory_lines, settings_lines, speed_words
+from planner.render.text import finish, memory_lines, settings_lines, speed_range, speed_words, tokens
 from planner.render.untrusted import cleaned
-from planner.types.plan import Candidate, DeviceMemory, Verdict
+from planner.types.plan import Candidate, DeviceMemory, Speed, Verdict
 
 __all__ = ["estimate_text", "verdict_words"]
 
@@ -46,11 +46,32 @@ def estimate_text(candidate: Candidate, style: Style = PLAIN) -> str:
     for start in range(0, len(candidate.memory), _DEVICES_ABREAST):
         lines += section("Memory", _table(candidate.memory[start : start + _DEVICES_ABREAST]), style)
     lines += [*memory_lines(candidate.memory, style), ""]
-    if candidate.speed.generate is not None:
-        lines += labelled("Speed", [f"generate {speed_words(candidate.speed.generate, style)}"])
+    lines += labelled("Speed", list(_speeds(candidate, style)))
     lines += labelled("Verdict", [verdict_words(candidate, style)])
     lines += bullets([reason.text for reason in candidate.reasons], style)
     return finish(lines)
+
+
+def _speeds(candidate: Candidate, style: Style) -> Iterator[str]:
+    """Decode with where it comes from; the others, which rest on the same, in short."""
+    speeds = candidate.speed
+    if speeds.generate is None:
+        return
+    yield f"generate {speed_words(speeds.generate, style)}"
+    for told in (speeds.generate_at_depth, speeds.generate_full):
+        if told is not None:
+            yield f"after {tokens(told.at_context_tokens)} tokens {_short(told, style)}"
+    if speeds.generate_together is not None:
+        yield f"each of {candidate.settings.parallel} at once {_short(speeds.generate_together, style)}"
+    if speeds.prompt is not None:
+        yield f"read a prompt {_short(speeds.prompt, style)}"
+    if speeds.first_token_s is not None:
+        half = candidate.settings.context_tokens // candidate.settings.parallel // 2
+        yield f"first token after a prompt of {tokens(half)}: {units.duration(speeds.first_token_s)}"
+
+
+def _short(speed: Speed, style: Style) -> str:
+    return f"{units.rate(speed.tokens_per_s)} tokens/s ({speed_range(speed, style)})"
 
 
 def verdict_words(candidate: Candidate, style: Style) -> str:

@@ -103,9 +103,10 @@ def _quality(chosen: Candidate, style: Style) -> tuple[str, ...]:
 def _speeds(chosen: Candidate, style: Style) -> list[str]:
     speeds = chosen.speed
     rows = [("writes an answer", speeds.generate), ("reads a prompt", speeds.prompt)]
-    if speeds.generate_at_depth is not None:
-        depth = tokens(speeds.generate_at_depth.at_context_tokens)
-        rows.insert(1, (f"after {depth} tokens", speeds.generate_at_depth))
+    deeper = [each for each in (speeds.generate_at_depth, speeds.generate_full) if each is not None]
+    rows[1:1] = [(f"after {tokens(each.at_context_tokens)} tokens", each) for each in deeper]
+    if speeds.generate_together is not None:
+        rows.insert(1, (f"each of {chosen.settings.parallel} at once", speeds.generate_together))
     table = [
         (name, units.rate(speed.tokens_per_s if speed else None), speed_range(speed, style), speed_origin(speed))
         for name, speed in rows

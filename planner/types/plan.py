@@ -177,7 +177,8 @@ class Speeds(Report, frozen=True, kw_only=True):
     """Decode and prompt speed at depth 0, and decode at half the planned context where it was timed.
 
     ``generate_full`` is at the end of one sequence's context, ``generate_together`` that of each of the parallel
-    sequences while all of them write; only a calibration tells them.
+    sequences while all of them write. ``first_token_s`` are the seconds until the first token of an answer to a prompt
+    that fills half of the context. Only a calibration tells these three.
     """
 
     generate: Speed | None = None
@@ -185,6 +186,7 @@ class Speeds(Report, frozen=True, kw_only=True):
     generate_at_depth: Speed | None = None
     generate_full: Speed | None = None
     generate_together: Speed | None = None
+    first_token_s: float | None = None
 
 
 class Candidate(Report, frozen=True, kw_only=True):

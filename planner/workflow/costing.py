@@ -4,28 +4,31 @@ The mistake it prevents: costs used where they do not hold. Other threads, anoth
 machine that is not this one get no speed from here, and the estimator falls back on what it knows in general.
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from planner import machine
-from planner.engine.graphs import GraphQuestion, Graphs
+from planner.engine.graphs import Graph, GraphQuestion, Graphs
 from planner.errors import EngineDiedError, EngineError
 from planner.estimate.costs import amounts
-from planner.estimate.costs_speeds import graph_questions, speeds_from_costs
-from planner.estimate.costs_table import CostTable, Timing, learn_costs
+from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
 from planner.measure.store import MeasurementStore
 from planner.types.measurement import Measurement, TestResult
 from planner.types.model import Model, Quantization
-from planner.types.plan import Speeds
+from planner.types.plan import Speed, Speeds
 from planner.types.settings import Settings
 from planner.workflow.session import Session
 from planner.workflow.sources import Sources
 
 __all__ = ["Costing", "kept_costing", "signature_here"]
 
-_MODEL_TIMINGS = 24
-"""So many tests of full models refine a calibration; more would cost more to solve than they add."""
-_MEASURED_DOUBT = 0.015
+_WORTH_OF_THE_PREDICTION = 0.5
+"""The prediction itself weighs as much as half a measured test when measured ones correct it."""
+_SPEEDS = ("generate", "prompt", "generate_at_depth", "generate_full", "generate_together")
 
 
 def signature_here(session: Session, settings: Settings) -> Signature:
@@ -60,50 +63,55 @@ def kept_costing(session: Session) -> "Costing | None":
     return Costing(found, Graphs(session.oracle), session.sources)
 
 
-class _Subject(NamedTuple):
-    model: Model
-    quantization: Quantization
-    settings: Settings
+class _Lesson(NamedTuple):
+    """What one test of a full model says: how many times the predicted nanoseconds it took, and what it was."""
+
+    architecture: str
+    kind: str
+    ratio: float
 
 
 class Costing:
-    """Speeds from one calibration, refined by measurements of full models on the same machine and build."""
+    """Speeds from one calibration, corrected by measurements of full models on the same machine and build."""
 
     def __init__(self, calibration: Calibration, graphs: Graphs, sources: Sources) -> None:
         self._calibration = calibration
         self._graphs = graphs
         self._sources = sources
-        self._table: CostTable = calibration.table
-        self._added: dict[str, Timing] = {}
+        self._lessons: dict[str, _Lesson] = {}
 
     def speeds(self, model: Model, quantization: Quantization, settings: Settings) -> Speeds | None:
         """Predicted speeds; ``None`` where the calibration does not hold or the engine shows no graph."""
         if not self._holds(settings):
             return None
-        key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
-        try:
-            graphs = self._graphs.ask(key, source, quantization, graph_questions(settings))
-        except (EngineError, EngineDiedError):
+        graphs = self._shown(model, quantization, graph_questions(settings))
+        if graphs is None:
             return None
-        return speeds_from_costs(self._table, graphs, settings, basis=self._basis())
+        told = speeds_from_costs(self._calibration.table, graphs, settings, basis=self._basis(model.architecture))
+        prompt = self._factor(model.architecture, "prompt")
+        changed = {
+            name: _slower(speed, prompt if name == "prompt" else self._factor(model.architecture, "generate"))
+            for name in _SPEEDS
+            if (speed := getattr(told, name)) is not None
+        }
+        first = None if told.first_token_s is None else told.first_token_s * prompt
+        return msgspec.structs.replace(told, **changed, first_token_s=first)
 
-    def learn(self, measurements: list[tuple[Model, Quantization, Measurement]]) -> None:
-        """Add what full models of this machine took; those that were composed from slices say nothing new."""
-        found = dict(self._added)
+    def learn(self, measurements: Iterable[tuple[Model, Quantization, Measurement]]) -> None:
+        """Take what full models of this machine took; those that were composed from slices say nothing new.
+
+        Models of one architecture are off in the same direction, so each measured one corrects the others.
+        """
         for model, quantization, measurement in measurements:
-            if measurement.conditions.disturbed or measurement.layers_timed < measurement.layers_total:
-                continue
-            if not self._holds(measurement.settings):
+            whole = measurement.layers_timed == measurement.layers_total
+            if not whole or measurement.conditions.disturbed or not self._holds(measurement.settings):
                 continue
             for result in measurement.results:
-                label = f"{measurement.model} {measurement.quantization} {result.test.label}"
-                if label not in found and result.test.plain and result.test.kind != "mixed":
-                    timing = self._timing(_Subject(model, quantization, measurement.settings), result, label)
-                    if timing is not None:
-                        found[label] = timing
-        if found.keys() != self._added.keys():
-            self._added = dict(list(found.items())[-_MODEL_TIMINGS:])
-            self._table = learn_costs((*self._calibration.table.timings, *self._added.values()))
+                label = f"{measurement.model} {measurement.quantization}\0{result.test.label}"
+                if label not in self._lessons and result.test.plain and result.test.kind != "mixed":
+                    lesson = self._lesson(model, quantization, measurement.settings, result)
+                    if lesson is not None:
+                        self._lessons[label] = lesson
 
     def flush(self) -> None:
         """Keep the graphs that were asked for."""
@@ -115,26 +123,49 @@ class Costing:
         told = (signature.threads, signature.threads_batch, signature.repack, signature.flash_attention)
         return asked == told and settings.speculation == "none"
 
-    def _timing(self, subject: _Subject, result: TestResult, label: str) -> Timing | None:
-        model, quantization, settings = subject
-        test = result.test
-        micro = min(test.tokens, settings.ubatch) if test.kind == "prompt" else 1
-        question = GraphQuestion(settings=settings, tokens=micro)
+    def _shown(
+        self, model: Model, quantization: Quantization, questions: Sequence[GraphQuestion]
+    ) -> tuple[Graph, ...] | None:
         key, source = self._sources.shape_key(model, quantization), self._sources.layout_source(model, quantization)
         try:
-            (graph,) = self._graphs.ask(key, source, quantization, [question])
+            return self._graphs.ask(key, source, quantization, questions)
         except (EngineError, EngineDiedError):
             return None
-        filled = test.depth + (result.tokens_timed - micro) / 2
-        return Timing(
-            label=label,
-            amounts=amounts(graph, filled=filled),
-            took_ns=micro * 1e9 / result.tokens_per_s.median,
-            doubt=max(_MEASURED_DOUBT, result.tokens_per_s.relative_mad),
-        )
 
-    def _basis(self) -> str:
+    def _lesson(
+        self, model: Model, quantization: Quantization, settings: Settings, result: TestResult
+    ) -> _Lesson | None:
+        test = result.test
+        micro = min(test.tokens, settings.ubatch) if test.kind == "prompt" else 1
+        graphs = self._shown(model, quantization, [GraphQuestion(settings=alone(settings), tokens=micro)])
+        if graphs is None:
+            return None
+        filled = test.depth + (result.tokens_timed - micro) / 2
+        took = self._calibration.table.took(amounts(graphs[0], filled=filled))
+        if took is None:
+            return None
+        ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns
+        return _Lesson(model.architecture, test.kind, ratio)
+
+    def _factor(self, architecture: str, kind: str) -> float:
+        """How many times the predicted time models of an architecture take: the geometric mean, drawn towards one."""
+        logs = [
+            math.log(lesson.ratio)
+            for lesson in self._lessons.values()
+            if lesson.architecture == architecture and lesson.kind == kind
+        ]
+        return math.exp(sum(logs) / (len(logs) + _WORTH_OF_THE_PREDICTION))
+
+    def _basis(self, architecture: str) -> str:
         calibration = self._calibration
-        text = f"cpu: calibrated here on {calibration.taken_at[:10]} ({calibration.effort}, {calibration.seconds:.0f} s"
-        added = len({" ".join(label.split(" ")[:2]) for label in self._added})
-        return f"{text}, and {added} measured models)" if added else f"{text})"
+        text = (
+            f"cpu: calibrated here on {calibration.taken_at[:10]} ({calibration.effort}, {calibration.seconds:.0f} s)"
+        )
+        used = {label.partition("\0")[0] for label, each in self._lessons.items() if each.architecture == architecture}
+        return f"{text}, corrected by measuring {', '.join(sorted(used))}" if used else text
+
+
+def _slower(speed: Speed, factor: float) -> Speed:
+    return msgspec.structs.replace(
+        speed, tokens_per_s=speed.tokens_per_s / factor, low=speed.low / factor, high=speed.high / factor
+    )

@@ -33,7 +33,11 @@ _GENERATE, _PROMPT = "generate", "prompt"
 
 
 class CandidateEstimator:
-    """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`)."""
+    """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`).
+
+    With ``costing``, a calibration of this machine's CPU, speeds come from it; of what does not fit only
+    ``if_memory``.
+    """
 
     def __init__(
         self,
@@ -43,12 +47,14 @@ class CandidateEstimator:
         companions: Companions | None = None,
         *,
         costing: Costing | None = None,
+        if_memory: bool = False,
     ) -> None:
         self._oracle = oracle
         self._companions = companions or Companions(oracle, sources, machine)
         self._sources = sources
         self._machine = machine
         self._costing = costing
+        self._if_memory = if_memory
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
         self._calibrations: tuple[Calibration, ...] = ()
@@ -70,10 +76,12 @@ class CandidateEstimator:
         if full.refused or lean.refused:
             return Refusal(text=full.refused or lean.refused or "")
         cache_bytes = sum(buffer.context_bytes for buffer in full.buffers)
+        memory = with_extras(self._memory(settings, weights, full, lean), companions=companions, server_bytes=server)
+        fits = all(row.headroom_bytes is None or row.headroom_bytes >= 0 for row in memory)
         return Estimate(
             file_bytes=weights.file_bytes,
-            memory=with_extras(self._memory(settings, weights, full, lean), companions=companions, server_bytes=server),
-            speed=self._speeds(model, quantization, settings, weights, cache_bytes),
+            memory=memory,
+            speed=self._speeds(model, quantization, settings, weights, cache_bytes, fits=fits),
             layers=tuple(LayerSize(layer.dense_bytes, layer.expert_bytes) for layer in weights.layers),
             head_bytes=weights.head_bytes,
             devices=device_names(self._machine.gpus) if self._oracle.has_gpu else (),
@@ -118,6 +126,11 @@ class CandidateEstimator:
         if self._costing is not None:
             self._costing.learn([(*named, each) for each in known if (named := self._known(each))])
 
+    def flush(self) -> None:
+        """Keep what the engine showed of its graphs."""
+        if self._costing is not None:
+            self._costing.flush()
+
     def set_aside(self, model: Model, quantization: Quantization, why: str) -> None:
         """Refuse a model's shape at a quantization from now on, for the reason ``why``."""
         self._aside[self._sources.shape_key(model, quantization), quantization.name] = why
@@ -148,8 +161,18 @@ class CandidateEstimator:
         )
 
     def _speeds(
-        self, model: Model, quantization: Quantization, settings: Settings, weights: Weights, cache_bytes: int
+        self,
+        model: Model,
+        quantization: Quantization,
+        settings: Settings,
+        weights: Weights,
+        cache_bytes: int,
+        *,
+        fits: bool,
     ) -> Speeds:
+        if self._costing is not None and not fits and not self._if_memory:
+            # Paging from a disk is no kind of work that was timed, and as if it fitted is told to whoever asks for it.
+            return Speeds()
         predicted = None if self._costing is None else self._costing.speeds(model, quantization, settings)
         if predicted is None:
             predicted = predicted_speeds(

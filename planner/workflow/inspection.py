@@ -85,9 +85,12 @@ def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model,
     settings = requested_settings(request, session.machine, context)
     companions = companions_in(session, request)
     costing = kept_costing(session)
-    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, companions, costing=costing)
+    estimator = CandidateEstimator(
+        session.oracle, session.sources, session.machine, companions, costing=costing, if_memory=request.if_memory
+    )
     estimator.learn(remembered(session).all() if session.local else ())
     answer = estimator(model, quantization, settings)
+    estimator.flush()
     if isinstance(answer, Refusal):
         raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
     goal = Goal(context_tokens=context, parallel=request.parallel, min_tokens_per_s=0.0)

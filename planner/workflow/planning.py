@@ -92,6 +92,7 @@ def plan(
                 effort=measure,
                 progress=told,
             )
+        prepared.estimator.flush()
         return _written(
             session, prepared, goal, timed, (*notes, *unmeasured, *timed.warnings, *drift_warnings(session))
         )

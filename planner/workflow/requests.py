@@ -49,7 +49,8 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
     a path, an address). ``context_tokens`` is per sequence, as in a goal. ``machine`` is a shipped name or a file;
     ``None`` is this one. ``mtp`` drafts with the model's own block for several tokens, ``draft`` names the small model
     that drafts instead. ``mmproj`` names the files of a projector as ``model`` does, ``image_max_tokens`` caps what a
-    picture becomes. The other names are those of :class:`Settings`.
+    picture becomes. ``if_memory`` asks how fast it would be with memory that this machine lacks. The other names are
+    those of :class:`Settings`.
     """
 
     model: str
@@ -87,6 +88,7 @@ class EstimateRequest(Report, frozen=True, kw_only=True):
     cache_ram_mib: int | None = None
     checkpoints: int | None = None
     threads: int | None = None
+    if_memory: bool = False
     machine: str | None = None
     engine_python: str | None = None
 

@@ -91,6 +91,8 @@ CONSTANTS: dict[str, Start] = {
         "time per byte on a core",
         {"half": (1.0, 0.3), "k4": (1.2, 0.2), "k56": (1.5, 0.2), "k23": (1.7, 0.2), "codebook": (3.0, 0.3)},
     ),
+    "cpu.core.x86": Start(0.4, 0.3, "×", "unpacking on x86 (published single threads: 29 GB/s against 11 on Arm)"),
+    "cpu.compute.x86": Start(0.7, 0.3, "×", "multiplying on x86"),
     "cpu.read": Start(1.5, 0.3, "× bytes ÷ peak bandwidth", "time to read weights"),
     "cpu.unknown_read": Start(1.0, 0.5, "× bytes ÷ (50 GB/s × √(threads ÷ 8))", "the same where no data sheet speaks"),
     "cpu.layer_us": Start(20, 0.7, "µs", "fixed time of a layer: barriers between threads"),

@@ -35,6 +35,7 @@ _BACKENDS: tuple[tuple[str, Backend], ...] = (
 )
 LINK_BYTES_PER_S = 25e9
 """PCIe 4.0 × 16 as it is reached: rows do not tell the slot."""
+_ARM = re.compile(r"Altra|RK3588|Qualcomm|Raspberry|BCM|Cix|Cobalt|Neoverse|Apple|Cortex|Arm", re.IGNORECASE)
 _DEPTH_BEGINS = 2048
 """Tokens before the middle of a test from which a row counts as deep."""
 _CPU_BANDWIDTH = {
@@ -369,7 +370,8 @@ def _cpu(row: dict[str, Any]) -> Hardware:
     if known is None and "DDR5, 2 channels (AM5)" in (row["ram"] or ""):
         known = 96.0
     threads = row["threads"] or _cores(row)
-    return Hardware("cpu", known * 1e9 if known else None, threads=threads)
+    generation = "arm" if _ARM.search(row["cpu"] or "") else "x86"
+    return Hardware("cpu", known * 1e9 if known else None, generation=generation, threads=threads)
 
 
 def _cores(row: dict[str, Any]) -> int:

@@ -50,7 +50,8 @@ _EARLY = frozenset(["pascal", "volta", "turing", "gcn", "vega", "rdna", "rdna2",
 class Hardware(NamedTuple):
     """One device: peaks by its data sheet (``None``: not told), memory kind and generation where known.
 
-    ``threads`` counts for CPUs only. ``matrix_flops_per_s``: dense fp16 with sums in fp16.
+    ``threads`` counts for CPUs only, whose ``generation`` is ``x86`` or ``arm``. ``matrix_flops_per_s``: dense fp16
+    with sums in fp16.
     """
 
     backend: Backend
@@ -211,7 +212,10 @@ def _cpu_decode(hardware: Hardware, work: Work) -> list[Term] | None:
     if bandwidth is None:
         bandwidth, read = _BANDWIDTH_OF_EIGHT_CORES * (hardware.threads / 8) ** 0.5, "cpu.unknown_read"
     return [
-        Term(work.weights_bytes * 1e-9 / hardware.threads, ("cpu.core", *_unpack(work, "cpu.core"))),
+        Term(
+            work.weights_bytes * 1e-9 / hardware.threads,
+            ("cpu.core", *_wide(hardware, "cpu.core"), *_unpack(work, "cpu.core")),
+        ),
         Term(work.layers * 1e-6, ("cpu.layer_us",)),
         Term(work.weights_bytes / bandwidth, (read,)),
         Term(work.cache_bytes / bandwidth, (read, "cpu.cache")),
@@ -221,8 +225,13 @@ def _cpu_decode(hardware: Hardware, work: Work) -> list[Term] | None:
 def _cpu_prompt(hardware: Hardware, work: Work) -> list[Term] | None:
     if hardware.threads < 1:
         return None
-    names = ("cpu.compute", *_unpack(work, "cpu.compute"), *_kind(work, "cpu.compute"))
+    names = ("cpu.compute", *_wide(hardware, "cpu.compute"), *_unpack(work, "cpu.compute"), *_kind(work, "cpu.compute"))
     return [Term(2 * work.parameters * 1e-11 / hardware.threads, names)]
+
+
+def _wide(hardware: Hardware, what: str) -> tuple[str, ...]:
+    """x86 cores unpack and multiply 256 or 512 bits at once, Arm's mostly 128."""
+    return (f"{what}.x86",) if hardware.generation == "x86" else ()
 
 
 def _unpack(work: Work, what: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from planner.types.settings import Settings
 
 __all__ = ["active_bytes", "expert_share", "predicted_speeds", "structure_of"]
 
+_X86 = frozenset(["x86_64", "amd64", "i386", "i686"])
 _LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
 """What a PCIe lane of each generation carries in one direction: PCI-SIG, line rate less its coding."""
 _REACHED_OF_LINK = 0.8
@@ -136,7 +137,11 @@ def _layer_parameters(model: Model) -> int:
 def _stage(machine: Machine, gpu: Gpu | None, stage: Stage) -> Stage:
     """The stage with what is known of the hardware it runs on."""
     if gpu is None:
-        return msgspec.structs.replace(stage, bandwidth_bytes_per_s=machine.memory.bandwidth_bytes_per_s)
+        return msgspec.structs.replace(
+            stage,
+            bandwidth_bytes_per_s=machine.memory.bandwidth_bytes_per_s,
+            generation="x86" if machine.architecture.casefold() in _X86 else "arm",
+        )
     facts = _facts(gpu)
     bandwidth = gpu.bandwidth_bytes_per_s or (facts.bandwidth_bytes_per_s if facts else None)
     if gpu.unified_memory and bandwidth is None:

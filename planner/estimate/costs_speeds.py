@@ -50,20 +50,21 @@ def speeds_from_costs(table: CostTable, graphs: Sequence[Graph], settings: Setti
     half = per_sequence // 2
     answer = min(_ANSWER_TOKENS, per_sequence)
     read = min(_PROMPT_TOKENS, per_sequence)
+    micro = _micro_batch(settings)
     return Speeds(
         generate=_speed(generate_time(table, one, depth=0, tokens=answer), 1, 0, basis),
-        prompt=_speed(prompt_time(table, prompt, tokens=read), read, 0, basis),
+        prompt=_speed(prompt_time(table, prompt, micro=micro, tokens=read), read, 0, basis),
         generate_at_depth=_speed(generate_time(table, one, depth=half, tokens=answer), 1, half, basis),
         generate_full=_speed(
             generate_time(table, one, depth=per_sequence - answer, tokens=answer), 1, per_sequence, basis
         ),
         generate_together=_speed(batch_time(table, others[0], depth=0, tokens=answer), 1, 0, basis) if others else None,
-        first_token_s=_first_token_s(table, one, prompt, half),
+        first_token_s=_first_token_s(table, one, prompt, micro, half),
     )
 
 
-def _first_token_s(table: CostTable, one: Graph, prompt: Graph, tokens: int) -> float | None:
-    read = prompt_time(table, prompt, tokens=max(1, tokens))
+def _first_token_s(table: CostTable, one: Graph, prompt: Graph, micro: int, tokens: int) -> float | None:
+    read = prompt_time(table, prompt, micro=micro, tokens=max(1, tokens))
     token = generate_time(table, one, depth=tokens, tokens=1)
     return None if read is None or token is None else (read.middle_ns + token.middle_ns) / 1e9
 
@@ -78,9 +79,8 @@ def batch_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> To
     return generate_time(table, graph, depth=depth, tokens=tokens)
 
 
-def prompt_time(table: CostTable, graph: Graph, *, tokens: int, depth: int = 0) -> Took | None:
-    """Nanoseconds of a prompt of ``tokens`` behind ``depth``, in micro-batches of which ``graph`` is one."""
-    micro = max((node.operands[1].elements for node in graph.nodes if node.op == "GET_ROWS"), default=1)
+def prompt_time(table: CostTable, graph: Graph, *, micro: int, tokens: int, depth: int = 0) -> Took | None:
+    """Nanoseconds of a prompt of ``tokens`` behind ``depth`` in batches of ``micro``, of which ``graph`` is one."""
     batches = tokens / micro
     took = table.took(amounts(graph, filled=depth + max(0.0, tokens - micro) / 2))
     return None if took is None else Took(*(batches * each for each in took))

@@ -126,3 +126,11 @@ def test_settings_that_the_engine_refuses_are_an_error_in_its_words(ask):
     settings = msgspec.structs.replace(SETTINGS, cache_type_v="q4_0", flash_attention="off")
     with pytest.raises(EngineError, match="graph"):
         ask("qwen3-0.6b", settings=settings)
+
+
+def test_a_batch_in_a_context_made_for_another_number_is_refused_and_not_asked(ask):
+    """The engine would abort over it; the child answers on."""
+    settings = msgspec.structs.replace(SETTINGS, context_tokens=4096, parallel=4)
+    with pytest.raises(EngineError, match="2 sequences in a context made for 4"):
+        ask("qwen3-0.6b", tokens=2, n=2, outputs=2, settings=settings)
+    assert ask("qwen3-0.6b")["call"] == 1

@@ -108,6 +108,15 @@ def test_other_settings_than_those_of_the_calibration_get_no_speed_from_it(world
     assert ask(world, costing[0], *ABSENT, settings=msgspec.structs.replace(SETTINGS, **change)) is None
 
 
+def test_a_prompt_of_a_mixture_is_as_long_as_it_is(world, costing):
+    """512 tokens that each visit 8 experts are 512 tokens: the prompt costs what its graph says, once."""
+    table, of = costing
+    prompt = of("qwen3-30b-a3b", "Q8_0", 0.0, which=1)
+    told = table._calibration.table.took(prompt)
+    speeds = ask(world, table, "qwen3-30b-a3b", "Q8_0")
+    assert speeds.prompt is None if told is None else 512e9 / told.middle_ns == speeds.prompt.tokens_per_s
+
+
 def measured(tokens_per_s, *, disturbed=(), layers=28):
     """A measured decode speed of the absent model."""
     spread = Spread(median=tokens_per_s, low=tokens_per_s, high=tokens_per_s, relative_mad=0.01)

@@ -77,6 +77,10 @@ def _graphs(eng: Engine, model: Any, asked: list[dict[str, Any]]) -> list[dict[s
 
 
 def _graph(eng: Engine, reserve: Reserve, tensors: Tensors, context: Any, each: dict[str, Any]) -> dict[str, Any]:
+    parallel = int(each["settings"].get("parallel", 1))
+    if int(each["sequences"]) != parallel and not each["settings"].get("kv_unified"):
+        # The engine would not refuse this but abort: a full cache has as many streams as there are sequences.
+        return {"refused": f"a graph of {each['sequences']} sequences in a context made for {parallel}"}
     graph = reserve.graph(
         context, tokens=int(each["tokens"]), sequences=int(each["sequences"]), outputs=int(each["outputs"])
     )

@@ -143,13 +143,14 @@ def _measure(model: str, options: dict[str, object], table: "LlamaBenchFormat | 
     from planner.cli.progress import progress
 
     against = cast("Path | None", options.pop("against"))
+    before = None if against is None else workflow.read_measurement(against)
     effort: Literal["quick", "full"] = "quick" if options.pop("quick") else "full"
     llama_bench = cast("Path | None", options.pop("llama_bench"))
     request, wanted = _asked(model, options)
     with progress(quiet=as_json or table is not None) as shown:
         measured = workflow.measure(request, effort=effort, tests=wanted, llama_bench=llama_bench, progress=shown)
-    if against is not None:
-        measured = workflow.against(measured, against)
+    if against is not None and before is not None:
+        measured = workflow.against(measured, before, against.name)
     _print(measured, table, as_json=as_json)
     return int(ExitCode.MEASUREMENT_INVALID if measured.conditions.disturbed else ExitCode.GOOD)
 

@@ -3,7 +3,7 @@
 A difference is claimed only where three things hold, so that two runs of the same thing seldom differ. Both runs are
 valid. An exact test of ranks (Mann and Whitney, Ann. Math. Stat. 18, 1947, with ties shared) gives at most 1 %: with
 five repetitions each that is "every one of these is faster than every one of those", and fewer than five can claim
-nothing. And the medians lie further apart than a computer wanders between two runs: 3 %, or the spread of both runs
+nothing. And the medians lie further apart than a computer wanders between two runs: 5 %, or the spread of both runs
 where that is more. The mistake it prevents is a benchmark that finds a winner in its own noise. Pure.
 """
 
@@ -21,8 +21,12 @@ __all__ = ["LEAST_CHANGE", "LEVEL", "Difference", "compare_runs", "differences",
 LEVEL = 0.01
 """Probability of so different ranks by chance up to which a difference may be claimed."""
 
-LEAST_CHANGE = 0.03
-"""Relative change of the median below which nothing is claimed: what one machine wanders between two runs."""
+LEAST_CHANGE = 0.05
+"""Relative change of the median below which nothing is claimed.
+
+A machine that wanders by 1.5 % (standard deviation) from run to run then claims a difference in 3 % of A/A
+comparisons, with 3 % as the limit it would be 16 %; a change of 10 % is still found in 97 % (simulated;
+``bench/aa.py`` measures it)."""
 
 _MOST_EXACT = 24
 

@@ -7,7 +7,7 @@ own way, so that ``estimate``, ``plan`` and ``why-not`` disagree about the same 
 from planner.measure.calibration import told as calibration_told
 from planner.workflow.calibrating import calibrate
 from planner.workflow.drifting import drift
-from planner.workflow.foreign import against, elsewhere, import_file, kept
+from planner.workflow.foreign import against, elsewhere, import_file, kept, read_measurement
 from planner.workflow.inspecting import inspect
 from planner.workflow.inspection import capture, detect, estimate, explain, models
 from planner.workflow.listing import Listing, ModelFilter, capabilities, select, show
@@ -42,6 +42,7 @@ __all__ = [
     "measure",
     "models",
     "plan",
+    "read_measurement",
     "select",
     "show",
     "why_not",

@@ -30,7 +30,7 @@ from planner.types.settings import Settings
 from planner.workflow.session import Session, models_folder
 from planner.workflow.timing import Progress
 
-__all__ = ["against", "elsewhere", "import_file", "kept", "run_llama_bench"]
+__all__ = ["against", "elsewhere", "import_file", "kept", "read_measurement", "run_llama_bench"]
 
 _MOST_BYTES = 64 << 20
 _WAIT_S = 5.0
@@ -75,19 +75,20 @@ def elsewhere(measurement: Measurement) -> tuple[ImportedRow, ...]:
     )
 
 
-def against(measurement: Measurement, path: Path) -> Measurement:
-    """The measurement with a note for each test on whether it differs from the one that ``path`` holds.
-
-    Raises :class:`BadInputError` for a file that ``planner measure --json`` did not write.
-    """
+def read_measurement(path: Path) -> Measurement:
+    """A measurement that ``planner measure --json`` wrote; raises :class:`BadInputError` for anything else."""
     try:
-        before = msgspec.json.decode(_read(path), type=Measurement)
+        return msgspec.json.decode(_read(path), type=Measurement)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(
             f"{path}: no measurement: {error}", hint="give what planner measure --json wrote"
         ) from error
+
+
+def against(measurement: Measurement, before: Measurement, name: str) -> Measurement:
+    """The measurement with a note for each test on whether it differs from the one ``before``, called ``name``."""
     found = differences(before, measurement)
-    told = [_sentence(each, path.name) for each in found] or [f"no test of {path.name} was timed here as well"]
+    told = [_sentence(each, name) for each in found] or [f"no test of {name} was timed here as well"]
     return msgspec.structs.replace(measurement, notes=(*measurement.notes, *told))
 
 

@@ -1,5 +1,8 @@
 """What the machine did while something was timed: counted right, and unknown where the system is silent."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +24,8 @@ QUIET = Snapshot(
     mhz=3000.0,
     load_1min=0.5,
     on_battery=False,
+    memory_pressure_s=1.0,
+    throttles=5,
 )
 
 
@@ -47,6 +52,8 @@ def test_our_own_work_is_no_disturbance() -> None:
         ({"swapped_in_pages": 8}, "swapped in"),
         ({"major_faults": 5000}, "page faults"),
         ({"on_battery": True}, "battery"),
+        ({"memory_pressure_s": 3.0}, "memory"),
+        ({"throttles": 6}, "heat"),
     ],
 )
 def test_each_disturbance_is_named_alone(changes: dict[str, object], word: str) -> None:
@@ -69,6 +76,7 @@ def test_what_is_unknown_disturbs_nothing_and_stays_unknown() -> None:
     assert found.disturbed == ()
     assert (found.steal_ratio, found.other_cpus, found.pressure_ratio, found.on_battery) == (None, None, None, None)
     assert (found.frequency_drop_ratio, found.swapped_in_pages, found.major_faults) == (None, None, None)
+    assert (found.memory_pressure_ratio, found.throttled) == (None, None)
 
 
 def test_a_proc_tree_is_read_as_the_manual_says(tmp_path: Path) -> None:
@@ -104,3 +112,66 @@ def test_the_real_machine_can_be_watched() -> None:
     found = watch.finish()
     assert found.other_cpus is None or found.other_cpus >= 0
     assert found.load_1min is None or found.load_1min >= 0
+
+
+def sysfs(root: Path, files: dict[str, str]) -> Path:
+    """A tree of sysfs with these files."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_heat_and_clock_are_read_where_linux_tells_them(tmp_path: Path) -> None:
+    """The counters of all cores and packages, the clock of the fastest core."""
+    cpu = "devices/system/cpu"
+    tree = {
+        f"{cpu}/cpu0/thermal_throttle/core_throttle_count": "3\n",
+        f"{cpu}/cpu0/thermal_throttle/package_throttle_count": "4\n",
+        f"{cpu}/cpu1/thermal_throttle/core_throttle_count": "0\n",
+        f"{cpu}/cpu0/cpufreq/scaling_cur_freq": "1200000\n",
+        f"{cpu}/cpu1/cpufreq/scaling_cur_freq": "3400000\n",
+        f"{cpu}/cpufreq/policy0/scaling_cur_freq": "9900000\n",
+    }
+    found = snapshot((), sysfs=sysfs(tmp_path, tree))
+    assert (found.throttles, found.mhz) == (7, 3400.0)
+    assert snapshot((), sysfs=tmp_path / "nothing").throttles is None
+
+
+@pytest.mark.parametrize(
+    ("supplies", "expected"),
+    [
+        ({"BAT0/type": "Battery", "BAT0/status": "Discharging", "AC/type": "Mains"}, True),
+        ({"BAT0/type": "Battery", "BAT0/status": "Charging"}, False),
+        ({"BAT0/type": "Battery", "BAT0/status": "Not charging"}, False),
+        ({"BAT0/type": "Battery", "BAT0/status": "Full", "BAT1/type": "Battery", "BAT1/status": "Discharging"}, True),
+        (
+            {
+                "BAT0/type": "Battery",
+                "BAT0/status": "Full",
+                "mouse/type": "Battery",
+                "mouse/scope": "Device",
+                "mouse/status": "Discharging",
+            },
+            False,
+        ),
+    ],
+)
+def test_a_battery_that_discharges_is_the_machines_own(
+    tmp_path: Path, supplies: dict[str, str], expected: bool
+) -> None:
+    """A laptop on its battery, not a mouse on its own."""
+    tree = {f"class/power_supply/{name}": f"{text}\n" for name, text in supplies.items()}
+    assert snapshot((), sysfs=sysfs(tmp_path, tree)).on_battery is expected
+
+
+def test_a_program_that_we_ran_and_waited_for_was_ours() -> None:
+    """Its processor time is not taken for that of others; whoever runs llama-bench relies on it."""
+    before = snapshot((os.getpid(),)).own_s
+    until = "import time; e = time.process_time() + 0.3\nwhile time.process_time() < e: pass"
+    subprocess.run([sys.executable, "-c", until], check=True)
+    after = snapshot((os.getpid(),)).own_s
+    assert before is not None
+    assert after is not None
+    assert after - before > 0.25

@@ -80,7 +80,7 @@ class Signature(Report, frozen=True, kw_only=True):
 class Calibration(Report, frozen=True, kw_only=True):
     """Costs with their signature, when and how they were taken, and what was left out for want of time."""
 
-    schema: str = "planner/calibration/1"
+    schema: str = "planner/kept-calibration/1"
     signature: Signature
     openmp_wait: Literal["active", "passive"]
     effort: Literal["quick", "full"]
@@ -102,7 +102,7 @@ class Cost(Report, frozen=True, kw_only=True):
 class CalibrationTold(Report, frozen=True, kw_only=True):
     """A calibration as it is printed; ``timings`` is how many samples it rests on."""
 
-    schema: str = "planner/calibration-told/1"
+    schema: str = "planner/calibration/1"
     signature: Signature
     openmp_wait: Literal["active", "passive"]
     effort: Literal["quick", "full"]

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from planner.measure.calibration import CalibrationTold
 from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
 from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
@@ -23,6 +24,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "local-models": LocalDocument,
     "inspection": Inspection,
     "measurement": Measurement,
+    "calibration": CalibrationTold,
     "imported": Imported,
     "kept": Kept,
     "drift": DriftReport,

@@ -4,13 +4,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from planner.measure.calibration import CalibrationTold, Cost, Signature
 from planner.render.documents import LocalDocument, local_document
 from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
 from planner.types.drift import Change, DriftReport
 from planner.types.explanation import DeviceParts, Explanation, PartName, Section, TypeBytes
 from planner.types.inspection import Inspection
-from planner.types.measurement import Measurement
+from planner.types.measurement import Conditions, Measurement
 from planner.types.model import KnownModel, License, Model
 from planner.types.plan import Candidate, Plan
 
@@ -157,3 +158,19 @@ def drifted() -> DriftReport:
 
 def _part(name: PartName, size: int, section: Section = "weights", **more: Any) -> explanation.Part:
     return explanation.Part(name=name, section=section, size_bytes=size, **more)
+
+
+@pytest.fixture
+def calibration() -> CalibrationTold:
+    """Two types, one of them timed for one column alone."""
+    costs = {"mm/q8_0/plain@1": 0.05, "mm/q8_0/plain@8": 0.2, "mm/q8_0/plain@512": 8.0, "mm/q4_K/repacked@1": 0.1}
+    return CalibrationTold(
+        signature=Signature(
+            machine_key="abc", cpu="AMD EPYC", instruction_sets=("AVX2",), engine_build="1234", backend="cpu",
+            threads=2, threads_batch=2, repack=True, flash_attention="auto",
+        ),
+        openmp_wait="passive", effort="quick", taken_at="2026-01-01T00:00:00+00:00", seconds=11.0, timings=40,
+        conditions=Conditions(load_1min=0.1, steal_ratio=0.0, on_battery=None), model_doubt=0.03,
+        costs=tuple(Cost(kind=kind, ns=ns, doubt_ns=0.1 * ns) for kind, ns in costs.items()),
+        notes=("iq1_s-few: no time was left",),
+    )  # fmt: skip

@@ -38,7 +38,9 @@ def test_every_schema_is_a_schema(name):
     jsonschema.Draft202012Validator.check_schema(schema_of(DOCUMENTS[name]))
 
 
-def test_documents_validate_against_their_schemas(plan, chosen, explained, drifted, model, known, inspection, local):
+def test_documents_validate_against_their_schemas(
+    plan, chosen, explained, drifted, model, known, inspection, local, calibration
+):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
     row = ImportedRow(test=plan.measurements[0].results[0].test, mean_tokens_per_s=12.5, fields={"n_gen": "128"})
@@ -54,6 +56,7 @@ def test_documents_validate_against_their_schemas(plan, chosen, explained, drift
         "inspection": inspection,
         "local-models": local,
         "measurement": plan.measurements[0],
+        "calibration": calibration,
         "imported": imported,
         "kept": Kept(machine_key="k", measurements=plan.measurements, imported=(imported,)),
         "error": error,

@@ -43,6 +43,8 @@ _LEAST_BATCH_TO_OFFLOAD = 32
 """Tokens from which llama.cpp copies weights that lie in RAM to the GPU and multiplies there (GGML_OP_OFFLOAD)."""
 _BANDWIDTH_OF_EIGHT_CORES = 50e9
 """Bytes per second where no data sheet speaks: two channels for eight cores, as the square root of the cores."""
+_BANDWIDTH_OF_A_CORE = 30e9
+"""Most bytes per second that one core draws, however wide the socket: published single threads of a 7950X read 29e9."""
 _EARLY = frozenset(["pascal", "volta", "turing", "gcn", "vega", "rdna", "rdna2", "xe"])
 """Generations before Ampere, RDNA 3 and Arc, on which the small kernels of a layer take longer."""
 
@@ -211,6 +213,7 @@ def _cpu_decode(hardware: Hardware, work: Work) -> list[Term] | None:
     bandwidth, read = hardware.bandwidth_bytes_per_s, "cpu.read"
     if bandwidth is None:
         bandwidth, read = _BANDWIDTH_OF_EIGHT_CORES * (hardware.threads / 8) ** 0.5, "cpu.unknown_read"
+    bandwidth = min(bandwidth, _BANDWIDTH_OF_A_CORE * hardware.threads)
     return [
         Term(
             work.weights_bytes * 1e-9 / hardware.threads,

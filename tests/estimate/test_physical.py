@@ -111,6 +111,14 @@ def test_experts_in_ram_are_copied_to_the_gpu_for_a_prompt_when_there_is_a_link(
     assert fast < slow < prompt_seconds(gpu, ram)
 
 
+def test_one_core_of_a_wide_socket_draws_no_more_than_a_core_can():
+    """A container with one CPU on a server of 460 GB/s decodes like one on 60 GB/s, and not like the server."""
+    work = Work(1e9, 1e9, 28, 2e9, "Q4_K_M")
+    wide, narrow = (Hardware("cpu", bandwidth, generation="x86", threads=1) for bandwidth in (460.8e9, 60e9))
+    assert decode_seconds((wide, work)) == decode_seconds((narrow, work))
+    assert decode_seconds((wide._replace(threads=32), work)) < 0.3 * decode_seconds((wide, work))
+
+
 def test_an_unknown_rate_is_none_and_not_a_guess():
     """No bandwidth: no decoding; no matrix rate: no prompt; on a CPU both have their own measure, threads."""
     work = Work(2e9, 2e9, 32, 4e9, "Q4_K_M")

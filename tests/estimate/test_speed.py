@@ -272,7 +272,7 @@ def test_a_cpu_that_is_kernel_bound_gains_from_threads_until_memory_is_the_limit
 
     assert at(2) > 1.5 * at(1)
     assert at(16) < at(32) < 1.15 * at(16)
-    assert at(1, "IQ3_S") < 0.5 * at(1, "Q4_K_M")
+    assert at(1, "IQ3_S") < 0.7 * at(1, "Q4_K_M")
 
 
 def test_depth_costs_speed_in_proportion_to_the_cache_that_is_read():

@@ -79,7 +79,8 @@ def _grown(reader: _Reader, cells: int, depth: int) -> list[bytes | int]:
     while reader.left():
         streams = reader.take(4)
         pieces.append(streams)
-        for _ in range(_bounded(struct.unpack("<I", streams)[0], 4096)):
+        total = _bounded(struct.unpack("<I", streams)[0], 4096)
+        for stream in range(total):
             count = reader.u32()
             if count == 0:
                 pieces.append(struct.pack("<I", 0))
@@ -88,7 +89,7 @@ def _grown(reader: _Reader, cells: int, depth: int) -> list[bytes | int]:
                 raise _UnknownLayoutError  # a recurrent state or a window: its cells are not its tokens
             pieces.append(struct.pack("<I", depth))
             pieces.append(_cells(reader, cells, depth))
-            pieces.extend(_rows(reader, cells, depth))
+            pieces.extend(_rows(reader, cells, depth, total - stream - 1))
     return pieces
 
 
@@ -102,15 +103,18 @@ def _cells(reader: _Reader, cells: int, depth: int) -> bytes:
     return b"".join(struct.pack("<iI", position, 1) + sequence for position in range(depth))
 
 
-def _rows(reader: _Reader, cells: int, depth: int) -> list[bytes | int]:
-    """Keys, then values (by token or transposed) of every layer; a latent (MLA) cache has no values."""
+def _rows(reader: _Reader, cells: int, depth: int, streams_left: int) -> list[bytes | int]:
+    """Keys, then values (by token or transposed) of every layer; a latent (MLA) cache has no values.
+
+    ``streams_left`` is how many further streams of the same cache follow, all of them empty: a sequence has one.
+    """
     transposed, layers = reader.u32(), _bounded(reader.u32(), 65536)
     if transposed not in (0, 1):
         raise _UnknownLayoutError
     pieces: list[bytes | int] = [struct.pack("<II", transposed, layers)]
     for _ in range(layers):
         pieces.extend(_by_token(reader, cells, depth))
-    if not reader.left() or _cache_begins(reader):
+    if _no_values(reader, 4 * streams_left):
         return pieces
     for _ in range(layers):
         pieces.extend((_transposed if transposed else _by_token)(reader, cells, depth))
@@ -129,13 +133,20 @@ def _transposed(reader: _Reader, cells: int, depth: int) -> list[bytes | int]:
     return [kind, struct.pack("<II", element, width), element * width * depth]
 
 
-def _cache_begins(reader: _Reader) -> bool:
-    """Whether another cache follows here instead of values: its one stream, its cells, its first cell.
+def _no_values(reader: _Reader, empty_bytes: int) -> bool:
+    """Whether what follows the keys are the counts of empty streams, and then the end or another cache."""
+    after = reader.at + empty_bytes
+    if reader.data[reader.at : after] != bytes(empty_bytes):
+        return False
+    return after == len(reader.data) or _cache_begins(reader.data[after : after + 16])
+
+
+def _cache_begins(ahead: bytes) -> bool:
+    """Whether another cache follows here instead of values: its streams, its cells, its first cell.
 
     Values would continue with a type (0 … 50) and a row size; a cache continues with a stream count, the cell count
     and the cell ``(position 0, one owner)``. Eight bytes later the two cannot be mistaken for each other.
     """
-    ahead = reader.data[reader.at : reader.at + 16]
     if len(ahead) < 16:
         return False
     _streams, _count, position, owners = struct.unpack("<IIiI", ahead)

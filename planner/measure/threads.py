@@ -2,43 +2,32 @@
 
 The engine's defaults are poor both ways: half the cores for decoding from Python, all hyper-threads from llama-server.
 Active waiting gains up to a half on an idle machine and loses nearly everything on a busy one: two threads that spin
-for each other on one free core stand still. So whatever is not *clearly* faster is not taken, and active waiting is
-not even considered while others use the CPUs. The mistake it prevents is a setting chosen from one lucky run.
+for each other on one free core stand still. So whatever is not *clearly* faster is not taken, and active waiting comes
+last: a trial that others disturb ends before it. The mistake it prevents is a setting chosen from one lucky run.
 """
 
 import time
-from collections import Counter
-from collections.abc import Sequence
-from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from planner.measure.bench import Bench, Progress, no_progress
-from planner.measure.conditions import Watch
-from planner.measure.slices import CACHE_MULTIPLE, kinds_of_layers, retyped, weights_bytes
-from planner.measure.statistics import clearly_faster
+from planner.measure.racing import Found, Workload, search
+from planner.measure.racing_bench import BenchTrack, Lengths, trial_layout
+from planner.measure.racing_space import thread_changes
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
 from planner.types import Report
-from planner.types.measurement import Test
-from planner.types.model import Layout
 from planner.types.settings import Settings
+from planner.types.tuning import Setup
 
-__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice", "thread_counts"]
+__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice"]
 
 Waiting = Literal["passive", "active"]
 
 FACT = "threads"
-_ROUNDS = 9
-_AT_LEAST = 3
-_HOPELESS = 1.25
-"""A setting whose first two runs both took so many times the best one's time is not run again."""
-_ACTIVE_GAIN = 0.05
-_THREADS_GAIN = 0.03
-_GENERATE = Test(kind="generate", tokens=6)
-_PROMPT = Test(kind="prompt", tokens=32)
-_DEADLINE_S = 60.0
+_LENGTHS = Lengths(generate=6, prompt=32)
+_TYPICAL = Workload(prompt_tokens=400, answer_tokens=400)
 
 
 class ThreadChoice(Report, frozen=True, kw_only=True):
@@ -58,12 +47,6 @@ class ThreadChoice(Report, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             settings, threads=self.threads, threads_batch=self.threads_batch, openmp_wait=self.openmp_wait
         )
-
-
-def thread_counts(usable: int) -> tuple[int, ...]:
-    """Counts worth a trial, the safe one first: all usable threads, three quarters, half, a quarter of them."""
-    shares = [usable, -(-3 * usable // 4), -(-usable // 2), -(-usable // 4)]
-    return tuple(count for count in dict.fromkeys(shares) if count >= 1)
 
 
 def kept_choice(store: MeasurementStore, usable_threads: int) -> ThreadChoice | None:
@@ -98,142 +81,50 @@ def choose_threads(
     kept = kept_choice(store, usable_threads) if store is not None else None
     if kept is not None:
         return kept
-    layout = _trial_layout(subject)
-    begin = time.monotonic()
-    labels: dict[Waiting, str] = {"passive": "trial-passive", "active": "trial-active"}
     base = msgspec.structs.replace(settings, context_tokens=512, parallel=1, batch=512)
-    try:
-        for waiting, label in labels.items():
-            waits = msgspec.structs.replace(base, openmp_wait=waiting)
-            bench.open(layout, waits, label, usable_bytes=subject.usable_bytes, progress=progress)
+    default = Setup(settings=safe.applied(base), waiting="passive")
+    begin = time.monotonic()
+    told = _Told(progress, budget_s)
+    with BenchTrack(
+        lambda _setup: bench,
+        trial_layout(subject),
+        lengths=_LENGTHS,
+        owned=False,
+        usable_bytes=subject.usable_bytes,
+        progress=told.stage,
+    ) as track:
+        # Loading at a crawl must not leave a race of nothing.
         left_s = max(budget_s - (time.monotonic() - begin), 0.4 * budget_s)
-        choice = _choose(bench, labels, safe, left_s, progress)
-    finally:
-        bench.close(list(labels.values()))
+        changes = thread_changes(usable_threads, ("active", "passive"))
+        found = search(track, default, changes, _TYPICAL, budget_s=left_s)
+        disturbed = track.conditions.disturbed
+    if disturbed:
+        why = "; ".join(disturbed)
+        return msgspec.structs.replace(safe, basis=f"{safe.basis}: the trial was disturbed ({why})", trusted=False)
+    choice = _choice(found)
     if store is not None and choice.trusted:
         store.keep_fact(FACT, choice)
     return choice
 
 
-def _choose(
-    bench: Bench, labels: dict[Waiting, str], safe: ThreadChoice, budget_s: float, progress: Progress
-) -> ThreadChoice:
-    """Passive first: if others disturb that, active waiting is out of the question."""
-    counts = thread_counts(safe.threads)
-    watch = Watch(bench.pids, threads=safe.threads)
-    passive = _Heat(bench, [_Lane(labels["passive"], "passive", count) for count in counts], _GENERATE)
-    passive.race(budget_s * 0.25, rounds=_AT_LEAST)
-    if watch.finish().disturbed:
-        why = "; ".join(watch.finish().disturbed)
-        return msgspec.structs.replace(safe, basis=f"{safe.basis}: the trial was disturbed ({why})", trusted=False)
-    progress("trying threads", 0.25, budget_s)
-    lanes = [_Lane(labels[waiting], waiting, count) for waiting in labels for count in counts]
-    heat = _Heat(bench, lanes, _GENERATE)
-    heat.race(budget_s * 0.45, rounds=_ROUNDS)
-    progress("trying threads", 0.7, budget_s)
-    best = heat.winner(_Lane(labels["passive"], "passive", safe.threads))
-    prompt = _Heat(bench, [_Lane(labels[best.waiting], best.waiting, count) for count in counts], _PROMPT)
-    prompt.race(budget_s * 0.3, rounds=_ROUNDS)
-    progress("trying threads", 1.0, budget_s)
-    batch = prompt.winner(_Lane(labels[best.waiting], best.waiting, safe.threads))
-    disturbed = watch.finish().disturbed
-    if disturbed:
-        why = "; ".join(disturbed)
-        return msgspec.structs.replace(safe, basis=f"{safe.basis}: the trial was disturbed ({why})", trusted=False)
+class _Told:
+    """Passes stages of the track on as one trial."""
+
+    def __init__(self, progress: Progress, budget_s: float) -> None:
+        self._progress, self._budget_s = progress, budget_s
+
+    def stage(self, _stage: str, done: float, _total_s: float) -> None:
+        """Tell that threads are tried."""
+        self._progress("trying threads", done, self._budget_s)
+
+
+def _choice(found: Found[Setup]) -> ThreadChoice:
+    """The winner as a choice; trusted where every setting had its race."""
+    won, pairs = found.winner.settings, sum(len(raced.total) for raced in found.races)
     return ThreadChoice(
-        threads=best.threads,
-        threads_batch=batch.threads,
-        openmp_wait=best.waiting,
-        basis=f"fastest of {len(lanes)} settings on a slice, {heat.rounds} interleaved rounds",
-        trusted=heat.rounds >= _AT_LEAST,
+        threads=won.threads,
+        threads_batch=won.threads_batch,
+        openmp_wait=won.openmp_wait,
+        basis=f"fastest of {len(found.races) + 1} settings on a slice, {pairs} interleaved pairs of runs",
+        trusted=bool(found.races) and not found.not_tried,
     )
-
-
-class _Lane(NamedTuple):
-    label: str
-    waiting: Waiting
-    threads: int
-
-
-class _Heat:
-    """One test on several settings, round by round; times of one round are comparable with each other."""
-
-    def __init__(self, bench: Bench, lanes: Sequence[_Lane], test: Test) -> None:
-        self._bench = bench
-        self._test = test
-        self.times: dict[_Lane, list[float]] = {lane: [] for lane in lanes}
-        self.rounds = 0
-
-    def race(self, budget_s: float, *, rounds: int) -> None:
-        """Run ``rounds`` rounds or as many as ``budget_s`` allows (one at least), dropping hopeless settings."""
-        begin = time.monotonic()
-        tokens = self._test.tokens
-        while self.rounds < rounds:
-            alive = [lane for lane, times in self.times.items() if len(times) == self.rounds]
-            for lane in alive if self.rounds % 2 == 0 else reversed(alive):
-                run = self._bench.run(
-                    lane.label,
-                    self._test,
-                    tokens=tokens,
-                    deadline_s=_DEADLINE_S + 10 * budget_s,
-                    budget_s=budget_s / (len(alive) * 2),
-                    threads=(lane.threads, lane.threads),
-                )
-                self.times[lane].append(run.ns_per_token)
-            self.rounds += 1
-            self._drop_hopeless()
-            spent_s = time.monotonic() - begin
-            if spent_s * (self.rounds + 1) / self.rounds > budget_s:
-                return
-
-    def winner(self, holder: _Lane) -> _Lane:
-        """``holder``, or the fastest of those that beat it clearly; active waiting must gain more to be taken."""
-        mine = self.times[holder]
-        challengers = sorted(
-            (lane for lane, times in self.times.items() if lane != holder and len(times) >= _AT_LEAST),
-            key=lambda lane: median(self.times[lane]),
-        )
-        for lane in challengers:
-            theirs = self.times[lane]
-            gain = _ACTIVE_GAIN if lane.waiting != holder.waiting else _THREADS_GAIN
-            if clearly_faster(theirs, mine[: len(theirs)], by=gain):
-                return lane
-        return holder
-
-    def _drop_hopeless(self) -> None:
-        """Take settings out of the race that were far behind twice; the holder's own times are never dropped."""
-        if self.rounds != 2:
-            return
-        best = min(max(times) for times in self.times.values())
-        first = next(iter(self.times))
-        for lane, times in self.times.items():
-            if lane != first and min(times) > _HOPELESS * best:
-                # A list that is shorter than the number of rounds is not run again.
-                times.pop()
-
-
-def _trial_layout(subject: Subject) -> Layout:
-    """The first layers, as many as make a slice several times the last-level cache and hold every frequent structure.
-
-    From the start, and whole: a hybrid's engine tells attention from recurrent layers by their place, and aborts over a
-    slice without any attention.
-    """
-    whole = subject.whole()
-    total = len(whole.layers)
-    layer_bytes = max(1, (weights_bytes(whole) - weights_bytes(_outside_layers(whole))) // total)
-    wanted = max(2, -(-CACHE_MULTIPLE * subject.cache_bytes // layer_bytes))
-    count = min(total, max(wanted, _layers_until_all_are_seen(whole)))
-    return retyped(subject.part(range(count)), whole)
-
-
-def _layers_until_all_are_seen(whole: Layout) -> int:
-    """How many layers from the first on hold one of each structure (types aside) that a tenth of all layers have."""
-    structures = [tuple((suffix, dims) for suffix, dims, _ in kind) for kind in kinds_of_layers(whole)]
-    frequent = {each for each, times in Counter(structures).items() if 10 * times >= len(structures)}
-    return max(structures.index(each) for each in frequent) + 1 if frequent else 1
-
-
-def _outside_layers(layout: Layout) -> Layout:
-    """What of ``layout`` belongs to no layer."""
-    outside = tuple(tensor for tensor in layout.tensors if not tensor.name.startswith("blk."))
-    return msgspec.structs.replace(layout, tensors=outside)

@@ -10,10 +10,11 @@ from planner.engine.child import EngineChild
 from planner.errors import EngineDiedError, EngineError
 from planner.measure.bench import Bench
 from planner.measure.budget import EFFORTS
+from planner.measure.racing_space import thread_counts
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests, measure_candidate
-from planner.measure.threads import choose_threads, thread_counts
+from planner.measure.threads import choose_threads
 from planner.types.measurement import Measurement
 from planner.types.measurement import Test as Timed
 from planner.types.settings import Settings

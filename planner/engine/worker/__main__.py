@@ -23,6 +23,7 @@ OPS = {
     "holdings": "holdings:ask",
     "touched": "touched:ask",
     "costs": "costs:ask",
+    "place": "placing:place",
     "timing.open": "timing:open_model",
     "timing.run": "timing:run",
     "timing.close": "timing:close",

@@ -5,7 +5,7 @@ inside, and runs the chosen candidate's phantom inside the same limit to the las
 (:mod:`container_run`). For a sample the candidate that the search refused by the least is run in the same limit, too:
 killed, or reading its weights again and again from the file (there is no swap in the group), means refused rightly.
 
-    python bench/container.py [--plans 2:90,4:60,8:35,12:15] [--refused 60] [--seed 1]
+    python bench/container.py [--plans 2:90,4:60,8:35,12:15] [--refused 60] [--seed 1] [--output FILE.json [--more]]
 """
 
 import argparse
@@ -246,13 +246,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--more", action="store_true", help="beside the rows that --output holds already")
     options = parser.parse_args()
     rng = random.Random(options.seed)  # noqa: S311 - a sample that can be repeated
     limits = [gib for gib, count in options.plans for _ in range(count)]
     chosen = set(rng.sample(range(len(limits)), min(options.refused, len(limits))))
     trials = [(gib, drawn(rng), index in chosen) for index, gib in enumerate(limits)]
     trials.sort(key=lambda trial: -trial[0])
-    rows: list[dict[str, Any]] = []
+    before = json.loads(options.output.read_text()) if options.more else {"rows": [], "seeds": []}
+    rows: list[dict[str, Any]] = before["rows"]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.at_once) as pool:
         os.environ.setdefault("PLANNER_CACHE_DIR", str(Path(name) / "cache"))
         bench = Bench(Path(name))
@@ -269,7 +271,7 @@ def main() -> int:
     if options.output:
         document = {
             "date": datetime.now(UTC).date().isoformat(),
-            "seed": options.seed,
+            "seeds": [*before["seeds"], options.seed],
             "held": held,
             "summary": told,
             "rows": rows,

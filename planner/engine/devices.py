@@ -11,10 +11,13 @@ from pathlib import Path
 from planner.types import Report
 from planner.types.machine import Backend, Gpu
 
-__all__ = ["PhantomDevice", "device_names", "phantom_devices", "rules_mark"]
+__all__ = ["HOST", "PhantomDevice", "device_names", "device_of", "phantom_devices", "rules_mark"]
 
 _WORKER = Path(__file__).parent / "worker"
 
+HOST = "CPU"
+"""The device that holds what is in RAM."""
+_SECOND_COPIES = ("AMX",)
 _PREFIXES: dict[Backend, str] = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "sycl": "SYCL", "metal": "MTL"}
 """What llama.cpp calls the devices of a backend, numbered from 0."""
 
@@ -60,6 +63,16 @@ def device_names(gpus: Sequence[Gpu]) -> tuple[str, ...]:
         names.append(gpu.engine_device or f"{prefix}{counts.get(prefix, 0)}")
         counts[prefix] = counts.get(prefix, 0) + 1
     return tuple(names)
+
+
+def device_of(buffer: str) -> str:
+    """The device that holds a buffer type of the engine: pinned and repacked memory is the host's.
+
+    ``CUDA_Host`` and ``CPU_REPACK`` → ``CPU``, ``MTL0_Mapped`` → ``MTL0``.
+    """
+    if buffer.startswith(HOST) or buffer.endswith("_Host") or buffer in _SECOND_COPIES:
+        return HOST
+    return buffer.removesuffix("_Mapped")
 
 
 @cache

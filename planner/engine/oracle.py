@@ -22,7 +22,7 @@ from planner.engine.answers import (
     weights_from_rows,
 )
 from planner.engine.child import EngineChild
-from planner.engine.devices import PhantomDevice
+from planner.engine.devices import HOST, PhantomDevice, device_of
 from planner.engine.drafting import second_context
 from planner.engine.drift import DriftWatch, kept_answers
 from planner.engine.phantom import write_phantom
@@ -47,6 +47,8 @@ _CONTEXT = (
     "batch", "ubatch", "outputs_max", "kv_offload", "op_offload", "threads", "threads_batch",
     "draft_tokens",
 )  # fmt: skip
+_PADDING_BYTES = 4096  # a buffer's, less than any tensor of a layer but its norms
+_ANY = "*"  # in the place of a quantization
 _NO_ANSWERS = ShapeAnswers(format=ANSWERS_FORMAT)
 _PROCESS_STEP_BYTES = 1 << 20
 
@@ -70,6 +72,7 @@ class Oracle:
         self._system: SystemAnswer | None = None
         self._sent: set[str] = set()
         self._watch: DriftWatch | None = None
+        self._on_devices: dict[tuple[str, str], Buffers] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -195,13 +198,35 @@ class Oracle:
         keys = [self._key(quantization, each, (*_WEIGHTS, *_CONTEXT), drafting=drafting) for each in settings]
         known = self._shape(shape_key).buffers
         missing = {key: each for key, each in zip(keys, settings, strict=True) if key not in known}
+        alike = {} if drafting else self._alike(shape_key, missing, quantization)
+        for key, same in alike.items():
+            if same in self._on_devices:
+                self._keep(shape_key, buffers={key: self._on_devices[same]})
+                del missing[key]
         for group in _by_model(missing):
             asked = {"settings": [msgspec.to_builtins(missing[key]) for key in group], "drafting": drafting}
             answer = self.ask_model("buffers", shape_key, layout, quantization, asked)
             found = msgspec.convert(answer["answers"], list[Buffers])
             self._keep(shape_key, buffers=dict(zip(group, found, strict=True)))
+            self._on_devices |= {alike[key]: told for key, told in zip(group, found, strict=True) if key in alike}
         known = self._shape(shape_key).buffers
         return [known[key] for key in keys]
+
+    def _alike(
+        self, shape_key: str, missing: Mapping[str, Settings], quantization: Quantization
+    ) -> dict[str, tuple[str, str]]:
+        """What the answers to ``missing`` depend on where it is not the quantization: all but the look-up on phantoms.
+
+        Types decide which kernels the CPU takes, how much they work in and what it repacks, and of a graph that
+        devices compute alone nothing (``tests/engine/test_oracle.py`` asks both). Known for weights that were asked.
+        """
+        found = {}
+        for key, settings in missing.items() if self.with_phantoms else ():
+            weights = self._shape(shape_key).weights.get(self._key(quantization, settings, _WEIGHTS))
+            if weights is not None and _on_devices_alone(weights, settings):
+                told = question_key(_ANY, settings, (*_WEIGHTS, *_CONTEXT), devices=self._devices, own_gpus=False)
+                found[key] = (shape_key, told)
+        return found
 
     def flush(self) -> None:
         """Keep what was learnt; a read-only or full disk costs only the next run's time."""
@@ -291,6 +316,13 @@ class Oracle:
             buffers={**old.buffers, **(buffers or {})},
         )
         self._changed.add(shape_key)
+
+
+def _on_devices_alone(weights: Weights, settings: Settings) -> bool:
+    """Whether the CPU holds the table of the token embedding at most, and no part of the cache."""
+    on_host = sum(size for name, size in weights.buffers.items() if device_of(name) == HOST)
+    table = weights.head_bytes if weights.tied else weights.input_bytes
+    return settings.kv_offload and on_host <= table + _PADDING_BYTES
 
 
 def _by_model(wanted: Mapping[str, Settings]) -> list[list[str]]:

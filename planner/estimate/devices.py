@@ -8,10 +8,10 @@ context on each card.
 from collections.abc import Sequence
 
 from planner.engine.answers import Buffers, Weights
-from planner.engine.devices import device_names
+from planner.engine.devices import HOST, device_names, device_of
 from planner.estimate.bound import compute_bound_bytes
 from planner.estimate.memory import REPACKED, engine_structures_bytes
-from planner.estimate.rows import HOST, device_of, device_row
+from planner.estimate.rows import device_row
 from planner.types.machine import Backend, Gpu, Machine
 from planner.types.plan import DeviceMemory, MemoryOrigin
 from planner.types.settings import Settings

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 from planner.engine.answers import Buffers
+from planner.engine.devices import HOST, device_of
 from planner.engine.holdings import HeldCache, HeldTensor, Holdings
 from planner.estimate.groups import layer_kinds, layer_of, part_of
 from planner.estimate.memory import REPACKED, engine_structures_bytes
-from planner.estimate.rows import HOST, device_of
 from planner.types.explanation import DeviceParts, Explanation, Form, Part, PartName, Section, TypeBytes
 from planner.types.plan import Candidate, DeviceMemory
 

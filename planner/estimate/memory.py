@@ -8,7 +8,8 @@ and forgetting that reading a model can take more than running it. Where GPUs ta
 from collections.abc import Iterable
 
 from planner.engine.answers import Buffers, Weights
-from planner.estimate.rows import HOST, device_row
+from planner.engine.devices import HOST
+from planner.estimate.rows import device_row
 from planner.types.plan import DeviceMemory
 from planner.types.settings import Settings
 

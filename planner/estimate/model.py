@@ -27,8 +27,8 @@ _CONTEXTS = tuple(256 << doublings for doublings in range(0, 15, 2))
 """Contexts per sequence at which the engine is asked, as far as the model goes: 256 to four million."""
 _LEAST_UBATCH = 16
 _DOUBT, _DOUBT_BYTES = 0.15, 16 << 20
-"""What the bound adds to the chord: placements of one kind differ by how the engine's allocator packs their graphs, by up
-to 12 % in 2,000 that were compared (``bench/model_speed.py``, eight seeds)."""
+"""What the bound adds to the chord: placements of one kind differ by how the engine's allocator packs their graphs, by
+up to 12 % in 2,000 that were compared (``bench/model_speed.py``, eight seeds)."""
 _MAPPED = ("mmap", "mmap+mlock")
 
 

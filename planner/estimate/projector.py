@@ -4,8 +4,8 @@ The mistake it prevents: a plan that fits until somebody sends a photo. The larg
 the warm-up, and while a picture is encoded the host holds it several times, wherever the encoder runs.
 """
 
+from planner.engine.devices import HOST, device_of
 from planner.engine.projector import ProjectorAnswer, ProjectorPart
-from planner.estimate.rows import HOST, device_of
 from planner.types import Report
 
 __all__ = ["ProjectorMemory", "projector_memory"]

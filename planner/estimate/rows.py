@@ -4,23 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from planner.engine.devices import HOST
 from planner.types.plan import DeviceMemory, MemoryOrigin
 
-__all__ = ["HOST", "device_of", "device_row", "with_extras"]
-
-HOST = "CPU"
-
-_SECOND_COPIES = ("AMX",)
-
-
-def device_of(buffer: str) -> str:
-    """The device that holds a buffer type of the engine: pinned and repacked memory is the host's.
-
-    ``CUDA_Host`` and ``CPU_REPACK`` → ``CPU``, ``MTL0_Mapped`` → ``MTL0``.
-    """
-    if buffer.startswith(HOST) or buffer.endswith("_Host") or buffer in _SECOND_COPIES:
-        return HOST
-    return buffer.removesuffix("_Mapped")
+__all__ = ["device_row", "with_extras"]
 
 
 def device_row(

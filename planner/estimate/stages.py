@@ -9,9 +9,8 @@ from collections import Counter
 import msgspec
 
 from planner.engine.answers import LayerBytes, Weights
-from planner.engine.devices import device_names
+from planner.engine.devices import HOST, device_names, device_of
 from planner.estimate.device_facts import DeviceFacts, device_facts
-from planner.estimate.rows import HOST, device_of
 from planner.estimate.speed import Calibration, Stage, Structure, cache_bytes_at, generate_speed, prompt_speed
 from planner.types.machine import Gpu, Machine
 from planner.types.model import Model

@@ -12,6 +12,7 @@ import msgspec
 
 from planner import hub
 from planner.engine.answers import Buffers
+from planner.engine.devices import HOST, device_of
 from planner.engine.drafting import draft_model
 from planner.engine.headers import read_header
 from planner.engine.oracle import Oracle
@@ -20,7 +21,6 @@ from planner.errors import EngineError, UsageError
 from planner.estimate.devices import memory_on_devices
 from planner.estimate.memory import engine_structures_bytes, host_memory
 from planner.estimate.projector import projector_memory
-from planner.estimate.rows import HOST, device_of
 from planner.estimate.server import SequenceState, ServerExtras, affordable_extras, sequence_state, server_extras
 from planner.types.artifact import Artifact
 from planner.types.machine import Machine

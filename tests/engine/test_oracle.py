@@ -10,6 +10,7 @@ import pytest
 from planner import catalogue
 from planner.engine.answers import ShapeAnswers
 from planner.engine.child import EngineChild
+from planner.engine.devices import PhantomDevice
 from planner.engine.oracle import Oracle
 from planner.types.settings import Settings
 
@@ -202,3 +203,45 @@ def test_the_state_of_a_recurrent_model_is_told_and_never_written(known, tmp_pat
         peak_kib = int(Path(f"/proc/{newest.pid}/status").read_text().split("VmHWM:")[1].split()[0])
     assert sum(buffer.context_bytes for buffer in answer.buffers) > 500 * MIB
     assert peak_kib < 200 * 1024
+
+
+@pytest.mark.parametrize("backend", ["cuda", "vulkan", "metal"])
+@pytest.mark.parametrize("name", ["qwen3.5-4b", "deepseek-v2-lite"])
+def test_what_devices_hold_alone_is_asked_once_for_all_quantizations(child, known, tmp_path, backend, name):
+    """The second quantization's buffers cost no question, and are those that the engine tells when it is asked."""
+    whole = Settings(context_tokens=8192, gpu_layers=-1, load_mode="mmap", threads=4, threads_batch=4)
+    card = PhantomDevice(backend=backend, free_bytes=80 << 30, total_bytes=80 << 30, integrated=backend == "metal")
+    first, fresh = (Oracle(child, folder=tmp_path / each, devices=[card]) for each in ("first", "fresh"))
+    key, source = shape(known, name)
+    for settings, shared in ((whole, True), (msgspec.structs.replace(whole, gpu_layers=5), False)):
+        for quantization in map(known.quantization, ("Q4_K_M", "Q2_K")):
+            first.weights(key, source, quantization, settings)
+            asked = CountedAsks(child)
+            (told,) = first.buffers(key, source, [settings], quantization)
+            assert asked.stop() == int(not shared or quantization.name == "Q4_K_M")
+            (truth,) = fresh.buffers(key, source, [settings], quantization)
+            assert without_weights(told) == without_weights(truth)
+
+
+class CountedAsks:
+    """Counts what a child is asked until :meth:`stop`."""
+
+    def __init__(self, child):
+        self._child, self._ask, self._count = child, child.ask, 0
+        child.ask = self
+
+    def __call__(self, *args, **more):
+        """Ask, and count."""
+        self._count += 1
+        return self._ask(*args, **more)
+
+    def stop(self):
+        """How often it was asked; no more are counted."""
+        del self._child.ask
+        return self._count
+
+
+def without_weights(told):
+    """An answer without the bytes of weights in it and the log, by the name of the buffer."""
+    rows = sorted((each.name, each.context_bytes, each.compute_bytes) for each in told.buffers)
+    return rows, told.output_bytes, told.work_bytes, told.structures_bytes, told.graph_bytes, told.refused

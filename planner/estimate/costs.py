@@ -12,11 +12,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import NamedTuple
 
 from planner.engine.graphs import Graph, Node, Operand
 from planner.gguf.ggml_types import TYPES, tensor_bytes
 
-__all__ = ["COLUMN_KNOTS", "EXPERT_KNOTS", "TILED_TOKENS", "Amounts", "amounts", "between"]
+__all__ = ["COLUMN_KNOTS", "EXPERT_KNOTS", "NEAR_UNKNOWN", "TILED_TOKENS", "Amounts", "Near", "amounts", "between"]
 
 Amounts = Mapping[str, float]
 """How much of each kind of work, by the name of the kind.
@@ -25,14 +26,17 @@ Amounts = Mapping[str, float]
 ``mm/q4_K/repacked@8`` are bytes of weights that are multiplied with 8 columns, ``id/…`` those of experts with so many
 tokens each; what lies between two numbers of columns is shared by them. ``out`` are the numbers that products make,
 ``quantize`` those that are brought into the type of a product. ``attn/…`` are multiplications of queries with keys and
-values, ``kv/…`` the bytes of cache they read, ``pos/…`` the scores. ``state/…`` are the updates of recurrent states.
-``op/…`` are bytes that another operation reads and writes.
+values, ``pos/…`` the scores, ``kv/f16@256`` the bytes of cache they read, in rows of so many bytes, ``spill/…`` those
+that one head after the other reads again because they do not fit into the cache of a core. ``state/…`` are the updates
+of recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 512)
 """Numbers of columns of a product between which its time is a straight line."""
 EXPERT_KNOTS = (1, 2, 4, 8, 32, 128)
 """The same for tokens of one expert."""
+ROW_KNOTS = (128, 256, 512, 1024)
+"""Bytes of one head's keys in a cell: short rows, which lie a cell of all heads apart, are read more slowly."""
 TILED_TOKENS = 64
 """From so many tokens on the CPU computes attention in tiles (source: ops.cpp of ggml-cpu at commit 0c1e57098)."""
 
@@ -44,7 +48,18 @@ _PLAIN_CACHE = ("f16", "f32")
 _MOVES_ITS_FIRST = ("SET_ROWS", "CPY", "CONT", "DUP")
 
 
-def amounts(graph: Graph, *, filled: float) -> dict[str, float]:
+class Near(NamedTuple):
+    """The cache that each core has for itself (its second level), and how many cores compute; 0 bytes is unknown."""
+
+    bytes_per_core: int = 0
+    cores: int = 1
+
+
+NEAR_UNKNOWN = Near()
+"""Where nobody tells: nothing spills."""
+
+
+def amounts(graph: Graph, *, filled: float, near: Near = NEAR_UNKNOWN) -> dict[str, float]:
     """The amounts of work of one micro-batch with ``filled`` tokens in the cache of each sequence before it.
 
     The graph must have room for them: attention counts what is filled and not what the cache could hold.
@@ -53,7 +68,7 @@ def amounts(graph: Graph, *, filled: float) -> dict[str, float]:
     cells = max((each.operands[1].shape[1] for each in graph.nodes if each.op == "FLASH_ATTN_EXT"), default=0)
     for node in graph.nodes:
         counted["node"] += node.times
-        _KINDS.get(node.op, _other)(_Place(graph, cells, filled), node, counted)
+        _KINDS.get(node.op, _other)(_Place(graph, cells, filled, near), node, counted)
     return {name: amount for name, amount in counted.items() if amount}
 
 
@@ -61,7 +76,7 @@ def between(knots: tuple[int, ...], at: float) -> dict[int, float]:
     """Weights of the neighbouring knots for a straight line between them; beyond the last in proportion to it."""
     if at >= knots[-1]:
         return {knots[-1]: at / knots[-1]}
-    if _JUMP[0] < at < _JUMP[1]:
+    if _JUMP[0] < at < _JUMP[1] and _JUMP[0] in knots:
         low, high = knots[knots.index(_JUMP[0]) - 1], _JUMP[0]
         share = (at - low) / (high - low)
         return {low: 1 - share, high: share}
@@ -75,7 +90,8 @@ def between(knots: tuple[int, ...], at: float) -> dict[int, float]:
 class _Place:
     """Where a node stands: its graph, the cells of the largest cache, and how many of them are filled."""
 
-    def __init__(self, graph: Graph, cells: int, filled: float) -> None:
+    def __init__(self, graph: Graph, cells: int, filled: float, near: Near) -> None:
+        self.near = near
         self.window = graph.window
         self.cells = cells
         self.filled = filled
@@ -162,7 +178,14 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
     counted[f"pos/{path}"] += scores
     if path == "single":
         row = _row_bytes(keys) + _row_bytes(values)
-        counted[f"kv/{keys.type}"] += node.times * streams * _at(keys.shape, 2) * seen * row
+        read = node.times * streams * _at(keys.shape, 2) * seen * row
+        for knot, share in between(ROW_KNOTS, min(_row_bytes(keys), ROW_KNOTS[-1])).items():
+            counted[f"kv/{keys.type}@{knot}"] += read * share
+        # A token of one sequence is shared out by cells, tokens of several are by heads (ops.cpp).
+        cores = place.near.cores if tokens * streams == 1 else 1
+        near = place.near.bytes_per_core * cores
+        if near and seen * row > near:
+            counted[f"spill/{keys.type}"] += scores * row * (1 - near / (seen * row))
 
 
 def _state(_place: _Place, node: Node, counted: dict[str, float]) -> None:

@@ -26,6 +26,7 @@ _GROUPS: tuple[tuple[str, Prior], ...] = (
     ("pos/single", Prior(4.0, _WIDE)),
     ("pos/tiled", Prior(0.5, _WIDE)),
     ("kv/", Prior(0.05, _WIDE)),
+    ("spill/", Prior(0.03, _WIDE)),
     ("dot/", Prior(0.02, _WIDE)),
     ("dot1/", Prior(0.06, _WIDE)),
     ("state/", Prior(0.2, _WIDE)),

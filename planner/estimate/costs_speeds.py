@@ -71,7 +71,7 @@ def _first_token_s(table: CostTable, one: Graph, prompt: Graph, micro: int, toke
 
 def generate_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> Took | None:
     """Nanoseconds of one token, on average over an answer of ``tokens`` behind ``depth``."""
-    return table.took(amounts(graph, filled=depth + (tokens - 1) / 2))
+    return table.took(amounts(graph, filled=depth + (tokens - 1) / 2, near=table.near))
 
 
 def batch_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> Took | None:
@@ -82,7 +82,7 @@ def batch_time(table: CostTable, graph: Graph, *, depth: int, tokens: int) -> To
 def prompt_time(table: CostTable, graph: Graph, *, micro: int, tokens: int, depth: int = 0) -> Took | None:
     """Nanoseconds of a prompt of ``tokens`` behind ``depth`` in batches of ``micro``, of which ``graph`` is one."""
     batches = tokens / micro
-    took = table.took(amounts(graph, filled=depth + max(0.0, tokens - micro) / 2))
+    took = table.took(amounts(graph, filled=depth + max(0.0, tokens - micro) / 2, near=table.near))
     return None if took is None else Took(*(batches * each for each in took))
 
 

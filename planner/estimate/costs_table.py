@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from planner.estimate.costs import NEAR_UNKNOWN, Near
 from planner.estimate.costs_fit import Fit, Prior, Sample, fit
 from planner.estimate.costs_priors import prior, relatives
 from planner.types import Report
@@ -43,7 +44,8 @@ class Took(NamedTuple):
 class CostTable(Report, frozen=True, kw_only=True):
     """Costs in nanoseconds by kind of work, with their covariance where they were timed together.
 
-    ``timings`` are what they rest on, so that further ones can be added. ``guesses`` are kinds that nothing contained.
+    ``timings`` are what they rest on. ``factors`` say by group of relatives where kinds lie that nothing contained;
+    ``near_bytes`` is the cache of each of the ``cores`` that compute.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,13 @@ class CostTable(Report, frozen=True, kw_only=True):
     factors: dict[str, float]
     model_doubt: float
     timings: tuple[Timing, ...]
+    near_bytes: int = 0
+    cores: int = 1
+
+    @property
+    def near(self) -> Near:
+        """The caches that amounts of work were counted with, and must be counted with."""
+        return Near(self.near_bytes, self.cores)
 
     def took(self, amounts: Mapping[str, float]) -> Took | None:
         """How long this work takes; ``None`` where too little of it is known."""
@@ -74,8 +83,8 @@ class CostTable(Report, frozen=True, kw_only=True):
         return Took(middle, middle / factor, middle * factor)
 
 
-def learn_costs(timings: Iterable[Timing]) -> CostTable:
-    """The costs that explain ``timings``.
+def learn_costs(timings: Iterable[Timing], *, near: Near = NEAR_UNKNOWN) -> CostTable:
+    """The costs that explain ``timings``, whose amounts were counted with ``near``.
 
     Twice: what the first round finds about the kinds that were timed says where the others probably lie.
     """
@@ -92,6 +101,8 @@ def learn_costs(timings: Iterable[Timing]) -> CostTable:
         factors=factors,
         model_doubt=max(_MODEL_DOUBT, _scatter(found.residuals)),
         timings=kept,
+        near_bytes=near.bytes_per_core,
+        cores=near.cores,
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from planner.engine.graphs import Graph
 from planner.errors import EngineError, MeasurementInvalidError
-from planner.estimate.costs import amounts
+from planner.estimate.costs import Near, amounts
 from planner.estimate.costs_table import CostTable, Timing, learn_costs
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import Probe
@@ -158,15 +158,19 @@ def calibrate_costs(
     *,
     signature: Signature,
     budget_s: float,
+    near_bytes: int = 0,
     effort: Literal["quick", "full"] = "full",
     progress: Progress = no_progress,
 ) -> Calibration:
     """Time ``probes``, the important ones first, within ``budget_s``, and solve for the costs.
 
+    ``near_bytes`` is the second-level cache of one core (0: unknown).
+
     A probe that the engine refuses, or for which no time is left, is named in ``notes``. Raises
     :class:`EngineDiedError` when the child dies, :class:`MeasurementInvalidError` when a depth cannot be reached.
     """
     begin = time.monotonic()
+    near = Near(near_bytes, settings.threads)
     watch = Watch(bench.pids, threads=settings.threads)
     timings: list[Timing] = []
     notes: list[str] = []
@@ -178,7 +182,7 @@ def calibrate_costs(
             notes += [f"{each.label}: no time was left" for each in group]
             continue
         progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
-        timings += _group_timings(bench, group, settings, graphs_of, share_s, notes)
+        timings += _group_timings(bench, group, settings, graphs_of, share_s, notes, near)
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
@@ -186,7 +190,7 @@ def calibrate_costs(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
         conditions=watch.finish(),
-        table=learn_costs(timings),
+        table=learn_costs(timings, near=near),
         notes=tuple(notes),
     )
 
@@ -211,7 +215,13 @@ def _weight(group: Sequence[Probe]) -> float:
 
 
 def _group_timings(
-    bench: Bench, group: Sequence[Probe], settings: Settings, graphs_of: GraphsOf, share_s: float, notes: list[str]
+    bench: Bench,
+    group: Sequence[Probe],
+    settings: Settings,
+    graphs_of: GraphsOf,
+    share_s: float,
+    notes: list[str],
+    near: Near,
 ) -> list[Timing]:
     begin = time.monotonic()
     opened: list[Probe] = []
@@ -225,7 +235,7 @@ def _group_timings(
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
         _rounds(bench, runs, begin + share_s)
-        return [_timing(run, graph) for run, graph in zip(runs, graphs, strict=True)]
+        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)]
     finally:
         bench.close([probe.label for probe in opened])
 
@@ -257,14 +267,14 @@ def _once(bench: Bench, run: _Run) -> None:
     run.took_ns.append(min(answer.samples_ns) / batches)
 
 
-def _timing(run: _Run, graph: Graph) -> Timing:
+def _timing(run: _Run, graph: Graph, near: Near) -> Timing:
     samples = run.took_ns
     typical = quantile(samples, _TYPICAL_SHARE)
     spread = robust_deviation(samples) / typical / len(samples) ** 0.5 if len(samples) > _AT_LEAST else _ONE_DOUBT
     written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0
     return Timing(
         label=f"{run.probe.label} {run.test.label}",
-        amounts=amounts(graph, filled=run.test.depth + written),
+        amounts=amounts(graph, filled=run.test.depth + written, near=near),
         took_ns=typical,
         doubt=max(_LEAST_DOUBT, spread),
     )

@@ -32,6 +32,7 @@ _EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_X
 _CACHE_MULTIPLE = 3.0
 _MOST_LAYERS = 24
 _VOCABULARY = 512
+_DEEP = 3072
 _PLAIN = {"n_vocab": _VOCABULARY, "tied": True}
 
 
@@ -86,38 +87,39 @@ class _Design:
         return found
 
     def structures(self) -> list[Probe]:
-        """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head."""
+        """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head.
+
+        Where depth is timed, weights and cache together are several times the last-level cache: in a real model the
+        weights of one token push the cache of the context out before the next token needs it. Very wide heads at 2048
+        show what usual ones do at 16384: the cells of one head no longer fit into the cache of a core.
+        """
         thin = {"n_layer": 24, "n_embd": 256, "n_ff": 512, "n_head": 4, "n_head_kv": 2, "head_dim": 64, **_PLAIN}
-        deep = {"n_layer": 2, "n_embd": 512, "n_ff": 512, **_PLAIN}
-        shallow = (*_tests(0, 8), *_tests(2048, 8), *_tests(0, 0, 512))
-        depths = (*_tests(0, 8), *_tests(1024, 8), *_tests(2048, 8), *_tests(0, 0, 512), *_tests(1024, 0, 256))
-        grouped = self._layout(self._model("qwen3-1.7b", {**deep, "n_head": 32, "n_head_kv": 8}), "Q8_0")
-        wide = self._layout(self._model("qwen3-1.7b", {**deep, "n_head": 16, "n_head_kv": 4, "head_dim": 256}), "Q8_0")
+        answers = (*_tests(0, 8), *_tests(1024, 8), *_tests(2048, 8))
+        prompts = (*_tests(0, 0, 512), *_tests(1024, 0, 256))
         return [
             Probe("thin", self._layout(self._model("qwen3-0.6b", thin), "Q8_0"), _tests(0, 16, 2, 8, 32, 512)),
-            Probe("attention-128", grouped, depths, context_tokens=3072),
-            Probe(
-                "attention-64",
-                self._layout(
-                    self._model("qwen2.5-0.5b", {**deep, "n_head": 14, "n_head_kv": 2, "n_embd": 896}), "Q8_0"
-                ),
-                (*_tests(0, 8), *_tests(2048, 8), *_tests(0, 0, 512)),
-                context_tokens=3072,
-                rank=2,
-            ),
-            Probe("attention-256", wide, depths, context_tokens=3072, rank=1),
+            Probe("attention-128", self._attending(16, heads=32, kv_heads=8), answers, _DEEP),
+            Probe("prompt-128", self._attending(2, heads=32, kv_heads=8), prompts, _DEEP),
             Probe("hybrid", self._hybrid(), _tests(0, 8, 4, 32, 512), rank=1),
-            Probe("latent", self._latent(), shallow, context_tokens=3072, rank=2),
+            Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP, rank=1),
+            Probe("prompt-256", self._attending(2, heads=16, kv_heads=4, width=256), prompts, _DEEP, rank=2),
+            Probe("attention-1024", self._attending(4, heads=8, kv_heads=2, width=1024), answers[1:], _DEEP, rank=1),
+            Probe("attention-2048", self._attending(2, heads=8, kv_heads=2, width=2048), answers[1:], _DEEP, rank=1),
             Probe(
-                "attention-q8_0",
-                grouped,
-                shallow,
-                context_tokens=3072,
-                cache_type="q8_0",
-                rank=4,
+                "attention-64", self._attending(48, heads=14, kv_heads=2, width=64, n_ff=1024), answers, _DEEP, rank=2
             ),
+            Probe("prompt-64", self._attending(2, heads=14, kv_heads=2, width=64), prompts[:1], _DEEP, rank=2),
+            Probe("latent", self._latent(8), (answers[0], answers[2]), _DEEP, rank=2),
+            Probe("prompt-latent", self._latent(2), prompts[:1], _DEEP, rank=2),
+            Probe("attention-q8_0", self._attending(16, heads=32, kv_heads=8), answers[1:], _DEEP, "q8_0", 4),
+            Probe("prompt-q8_0", self._attending(2, heads=32, kv_heads=8), _tests(512, 0, 64), _DEEP, "q8_0", 4),
             Probe("head", self._head(), _tests(0, 8, 8), rank=3),
         ]
+
+    def _attending(self, n_layer: int, *, heads: int, kv_heads: int, width: int = 128, n_ff: int = 512) -> Layout:
+        """Layers that do little but attend."""
+        shape = {"n_layer": n_layer, "n_embd": 512, "n_ff": n_ff, "n_head": heads, "n_head_kv": kv_heads}
+        return self._layout(self._model("qwen3-1.7b", {**shape, "head_dim": width, **_PLAIN}), "Q8_0")
 
     def _dense(self, kind: str, *, n_layer: int) -> Layout:
         shape = {"n_layer": n_layer, "n_embd": 2048, "n_ff": 2816, "n_head": 8, "n_head_kv": 4, **_PLAIN}
@@ -127,8 +129,15 @@ class _Design:
         """One period of Qwen3.5: three layers with a state, one that attends."""
         return self._layout(self._model("qwen3.5-4b", {"n_layer": 4, "n_ff": 1024, **_PLAIN}), "Q8_0")
 
-    def _latent(self) -> Layout:
-        shape = {"n_layer": 2, "n_expert": 8, "n_expert_used": 2, "n_ff": 1024, "n_ff_exp": 512, "n_vocab": _VOCABULARY}
+    def _latent(self, n_layer: int) -> Layout:
+        shape = {
+            "n_layer": n_layer,
+            "n_expert": 8,
+            "n_expert_used": 2,
+            "n_ff": 1024,
+            "n_ff_exp": 512,
+            "n_vocab": _VOCABULARY,
+        }
         return self._layout(self._model("deepseek-v2-lite", shape), "Q8_0")
 
     def _head(self) -> Layout:

@@ -18,6 +18,7 @@ from planner.measure.calibration import FACT, Calibration, calibrate_costs
 from planner.measure.calibration_design import Probe, probes
 from planner.measure.lock import measurement_lock
 from planner.measure.threads import kept_choice
+from planner.types.machine import Machine
 from planner.types.measurement import Test
 from planner.types.model import Quantization
 from planner.types.settings import Settings
@@ -95,6 +96,7 @@ def calibrate_session(
             graphs_of,
             signature=signature_here(session, settings),
             budget_s=seconds,
+            near_bytes=_near_bytes(session.machine),
             effort=effort,
             progress=told,
         )
@@ -112,6 +114,12 @@ def _settings(session: Session, threads: int | None) -> Settings:
     if threads is None:
         return settings
     return msgspec.structs.replace(settings, threads=threads, threads_batch=threads)
+
+
+def _near_bytes(found: Machine) -> int:
+    """The second-level cache of one core, 0 where nobody tells."""
+    sizes = [cache.size_bytes for cache in found.cpu.caches if cache.level == 2 and cache.kind != "instruction"]
+    return min(sizes, default=0)
 
 
 def _micro_batch(test: Test) -> int:

@@ -141,7 +141,8 @@ class Costing:
         if graphs is None:
             return None
         filled = test.depth + (result.tokens_timed - micro) / 2
-        took = self._calibration.table.took(amounts(graphs[0], filled=filled))
+        table = self._calibration.table
+        took = table.took(amounts(graphs[0], filled=filled, near=table.near))
         if took is None:
             return None
         ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns

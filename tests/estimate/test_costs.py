@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.graphs import Graph, Node, Operand
-from planner.estimate.costs import COLUMN_KNOTS, EXPERT_KNOTS, amounts, between
+from planner.estimate.costs import COLUMN_KNOTS, EXPERT_KNOTS, Near, amounts, between
 from planner.gguf.ggml_types import tensor_bytes
 
 
@@ -56,7 +56,20 @@ def test_attention_counts_what_is_filled_and_not_what_the_cache_could_hold():
     small, large = (amounts(Graph((attention(cells, 1),)), filled=99) for cells in (256, 65536))
     assert small == large
     assert small["attn/single/f16"] == 8 * 100 * (64 + 64)
-    assert small["kv/f16"] == 2 * 100 * (64 + 64) * 2
+    assert small["kv/f16@128"] == 2 * 100 * (64 + 64) * 2
+
+
+@given(st.integers(1, 60_000))
+def test_cells_spill_out_of_a_cores_cache_only_beyond_it_and_ever_more(filled):
+    """Nothing while the cells of one head fit, then the share that does not; more cores hold more of one sequence."""
+    graph, near = Graph((attention(65536, 1),)), Near(bytes_per_core=1 << 20, cores=2)
+    here = amounts(graph, filled=filled, near=near).get("spill/f16", 0.0)
+    deeper = amounts(graph, filled=filled + 1000, near=near).get("spill/f16", 0.0)
+    held = (filled + 1) * 2 * 64 * 2
+    assert (here > 0) == (held > 2 << 20)
+    assert deeper >= here
+    assert here <= 8 * held
+    assert amounts(graph, filled=filled, near=Near(1 << 20, 4)).get("spill/f16", 0.0) <= here
 
 
 def test_a_layer_with_a_window_looks_no_further_back_than_it():

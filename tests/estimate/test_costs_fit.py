@@ -11,7 +11,7 @@ from planner.estimate.costs_fit import Prior, Sample, fit
 from planner.estimate.costs_priors import prior, relatives
 from planner.estimate.costs_table import Timing, learn_costs
 
-KINDS = ("call", "node", "mm/q8_0/plain@1", "mm/q6_K/plain@1", "mm/q4_K/repacked@1", "attn/single/f16", "kv/f16")
+KINDS = ("call", "node", "mm/q8_0/plain@1", "mm/q6_K/plain@1", "mm/q4_K/repacked@1", "attn/single/f16", "kv/f16@256")
 TRUE = {
     "call": 2e5,
     "node": 4e3,
@@ -19,7 +19,7 @@ TRUE = {
     "mm/q6_K/plain@1": 0.11,
     "mm/q4_K/repacked@1": 0.09,
     "attn/single/f16": 0.04,
-    "kv/f16": 0.03,
+    "kv/f16@256": 0.03,
 }
 SCALES = {
     "call": 1.0,
@@ -28,7 +28,7 @@ SCALES = {
     "mm/q6_K/plain@1": 2e8,
     "mm/q4_K/repacked@1": 2e8,
     "attn/single/f16": 1e8,
-    "kv/f16": 5e7,
+    "kv/f16@256": 5e7,
 }
 
 

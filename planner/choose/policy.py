@@ -44,6 +44,7 @@ __all__ = [
     "reserve_bytes",
     "speed_credit",
     "trusted",
+    "typical_request",
 ]
 
 MIB = 1 << 20
@@ -225,6 +226,9 @@ _THINKING_TOKENS: dict[Use, int] = {"chat": 1500, "code": 4000, "reasoning": 800
 when it adapts), 48,000 to 58,000 on olympiad mathematics and contest programming; everyday questions are shorter than
 exams and everyday mathematics far from an olympiad. A model whose makers publish a figure brings its own."""
 
+_PROMPT_TOKENS: dict[Use, int] = {"chat": 300, "code": 3000, "reasoning": 400, "documents": 12_000}
+"""A typical prompt: a question after some talk, two source files, a stated problem, a paper of twenty pages."""
+
 _PATIENCE_S: dict[Use, float] = {"chat": 30.0, "code": 60.0, "reasoning": 120.0, "documents": 60.0}
 """The wait at which half of the credit for speed is left."""
 
@@ -260,6 +264,11 @@ def answer_seconds(goal: Goal, model: Model, tokens_per_s: float, *, thinking: b
             typical = round(model.thinking_tokens * typical / _THINKING_TOKENS["chat"])
         tokens += typical
     return tokens / tokens_per_s if tokens_per_s > 0 else math.inf
+
+
+def typical_request(use: Use, *, thinking: bool = False) -> tuple[int, int]:
+    """Tokens that are read and tokens that are written in a typical request of the use."""
+    return _PROMPT_TOKENS[use], _ANSWER_TOKENS[use] + (_THINKING_TOKENS[use] if thinking else 0)
 
 
 def speed_credit(goal: Goal, seconds: float, *, weights_in_ram: float = 0.0) -> float:

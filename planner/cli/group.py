@@ -21,6 +21,7 @@ COMMANDS = {
     "estimate": "Show the memory that one model needs, buffer by buffer.",
     "measure": "Time one model on this machine with llama.cpp's own kernels.",
     "calibrate": "Time the kinds of work of this CPU once, to predict the speed of any model.",
+    "tune": "Find the settings that are fastest for one model on this machine.",
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
     "schema": "Print the JSON Schema of a document.",

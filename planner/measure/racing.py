@@ -88,7 +88,10 @@ class Change(NamedTuple, Generic[S]):
 
 
 class Raced(NamedTuple, Generic[S]):
-    """A race that is over: logarithms of time ratios, challenger by anchor, pair by pair."""
+    """A race that is over: logarithms of time ratios, challenger by anchor, pair by pair.
+
+    ``anchor_s`` are the anchor's median seconds for one token.
+    """
 
     change: Change[S]
     anchor: S
@@ -96,6 +99,7 @@ class Raced(NamedTuple, Generic[S]):
     outcome: Outcome
     total: tuple[float, ...] = ()
     by_kind: dict[TestKind, tuple[float, ...]] = {}
+    anchor_s: dict[TestKind, float] = {}
     note: str = ""
 
 
@@ -234,7 +238,8 @@ class _Search(Generic[S]):
         middle = median(pairs.total) if pairs.total else 0.0
         self._residuals += [each - middle for each in pairs.total]
         by_kind = {kind: tuple(logs) for kind, logs in pairs.by_kind.items()}
-        return Raced(change, anchor, challenger, outcome, tuple(pairs.total), by_kind)
+        anchor_s = {kind: median(times) for kind, times in pairs.anchor_s.items() if times}
+        return Raced(change, anchor, challenger, outcome, tuple(pairs.total), by_kind, anchor_s)
 
     def _run(self, pairs: "_Pairs", change: Change[S], anchor: S, challenger: S, *, last: bool) -> Outcome:
         """Pair after pair until they decide, or time or patience ends."""
@@ -272,11 +277,13 @@ class _Pairs:
         self._workload = workload
         self.total: list[float] = []
         self.by_kind: dict[TestKind, list[float]] = {kind: [] for kind in kinds}
+        self.anchor_s: dict[TestKind, list[float]] = {kind: [] for kind in kinds}
 
     def add(self, theirs: Mapping[TestKind, float], mine: Mapping[TestKind, float]) -> None:
         """Add one pair: seconds for one token of the anchor and of the challenger, by kind."""
         for kind, logs in self.by_kind.items():
             logs.append(math.log(mine[kind] / theirs[kind]))
+            self.anchor_s[kind].append(theirs[kind])
         if len(self.by_kind) == 1:
             (only,) = self.by_kind.values()
             self.total.append(only[-1])

@@ -44,10 +44,19 @@ _BARE = Settings(context_tokens=0)
 
 
 class Lengths(NamedTuple):
-    """Tokens of one run: written for decoding, read for prompts."""
+    """Tokens of one run: written at a depth for decoding, read for prompts."""
 
     generate: int = 8
     prompt: int = 64
+    depth: int = 0
+
+    @property
+    def tests(self) -> dict[TestKind, Test]:
+        """The two runs as tests."""
+        return {
+            "generate": Test(kind="generate", tokens=self.generate, depth=self.depth),
+            "prompt": Test(kind="prompt", tokens=self.prompt),
+        }
 
 
 def child_environment(setup: Setup) -> dict[str, str]:
@@ -95,10 +104,7 @@ class BenchTrack:
     ) -> None:
         self._open_bench = open_bench
         self._layout, self._file = layout, file
-        self._tests: dict[TestKind, Test] = {
-            "generate": Test(kind="generate", tokens=lengths.generate),
-            "prompt": Test(kind="prompt", tokens=lengths.prompt),
-        }
+        self.lengths = lengths
         self._owned, self._usable_bytes = owned, usable_bytes
         self._progress = progress
         self._benches: dict[Setup, Bench] = {}
@@ -184,7 +190,7 @@ class BenchTrack:
                     self._layout, setup.settings, label, usable_bytes=self._usable_bytes, progress=self._progress
                 )
             self._open[model] = label
-            for kind in self._tests:
+            for kind in self.lengths.tests:
                 self._warm_up(setup, kind)
         except (EngineError, EngineDiedError) as error:
             self._forget(start, model)
@@ -196,7 +202,7 @@ class BenchTrack:
             seen.append(self._run(setup, kind))
 
     def _run(self, setup: Setup, kind: TestKind) -> float:
-        test, start, model = self._tests[kind], _process(setup), _model(setup)
+        test, start, model = self.lengths.tests[kind], _process(setup), _model(setup)
         settings = setup.settings
         try:
             run = self._benches[start].run(
@@ -210,6 +216,8 @@ class BenchTrack:
         except (EngineError, EngineDiedError) as error:
             self._forget(start, model)
             raise UnusableError(error.message) from error
+        if not run.samples_ns:
+            raise UnusableError(f"a depth of {test.depth} tokens is not reached in time")
         return run.ns_per_token / 1e9
 
     def _close(self, model: Setup) -> None:

@@ -16,7 +16,7 @@ from planner.measure.bench import Bench, OpenChild, Progress, no_progress
 from planner.measure.lock import measurement_lock
 from planner.measure.store import Effort, MeasurementStore, Question
 from planner.measure.suite import Subject, measure_candidate
-from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_choice
+from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_choice, tuned_fact
 from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 
@@ -76,11 +76,13 @@ class MeasuringSession:
     def threads(
         self, subject: Subject, settings: Settings, *, usable_threads: int, budget_s: float = 10.0
     ) -> ThreadChoice:
-        """The kept choice of threads, or that of a new trial (see :func:`choose_threads`); one trial for each session.
+        """The threads that were kept, or those of a new trial (see :func:`choose_threads`); one for each session.
 
-        A choice that is not trusted is kept only with a measurement that was made with it; this session keeps to it.
+        What this very model was tuned to comes first. A choice that is not trusted is kept only with a measurement that
+        was made with it; this session keeps to it.
         """
-        known = self._choice or kept_choice(self._store, usable_threads)
+        tuned = kept_choice(self._store, usable_threads, fact=tuned_fact(subject.shape_key, subject.quantization))
+        known = tuned or self._choice or kept_choice(self._store, usable_threads)
         if known is not None:
             return known
         self._choice = choose_threads(

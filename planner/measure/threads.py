@@ -6,6 +6,7 @@ for each other on one free core stand still. So whatever is not *clearly* faster
 last: a trial that others disturb ends before it. The mistake it prevents is a setting chosen from one lucky run.
 """
 
+import hashlib
 import time
 from typing import Literal
 
@@ -21,7 +22,7 @@ from planner.types import Report
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
-__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice"]
+__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice", "tuned_fact"]
 
 Waiting = Literal["passive", "active"]
 
@@ -49,10 +50,18 @@ class ThreadChoice(Report, frozen=True, kw_only=True):
         )
 
 
-def kept_choice(store: MeasurementStore, usable_threads: int) -> ThreadChoice | None:
-    """The choice of an earlier trial on this machine and engine build, if it still fits the threads we may use."""
-    kept = store.find_fact(FACT, ThreadChoice)
+def kept_choice(store: MeasurementStore, usable_threads: int, *, fact: str = FACT) -> ThreadChoice | None:
+    """The choice of an earlier trial on this machine and engine build, if it still fits the threads we may use.
+
+    ``fact`` names that of one model (:func:`tuned_fact`) in the place of the machine's.
+    """
+    kept = store.find_fact(fact, ThreadChoice)
     return kept if kept is not None and max(kept.threads, kept.threads_batch) <= usable_threads else None
+
+
+def tuned_fact(shape_key: str, quantization: str) -> str:
+    """The name under which the threads that ``planner tune`` found for one model are kept."""
+    return f"{FACT}-{hashlib.sha256(f'{shape_key} {quantization}'.encode()).hexdigest()[:16]}"
 
 
 def choose_threads(

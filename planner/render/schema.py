@@ -11,6 +11,7 @@ from planner.types.inspection import Inspection
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
 from planner.types.plan import Candidate, Plan
+from planner.types.tuning import Tuning
 
 __all__ = ["DOCUMENTS", "schema_json", "schema_of"]
 
@@ -27,6 +28,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "calibration": CalibrationTold,
     "imported": Imported,
     "kept": Kept,
+    "tuning": Tuning,
     "drift": DriftReport,
     "error": ErrorDocument,
 }

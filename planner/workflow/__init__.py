@@ -16,6 +16,7 @@ from planner.workflow.measuring import measure
 from planner.workflow.planning import WhyNot, plan, why_not
 from planner.workflow.requests import EstimateRequest
 from planner.workflow.timing import Progress
+from planner.workflow.tuning import tune
 
 __all__ = [
     "EstimateRequest",
@@ -45,5 +46,6 @@ __all__ = [
     "read_measurement",
     "select",
     "show",
+    "tune",
     "why_not",
 ]

@@ -32,7 +32,7 @@ from planner.workflow.requests import (
 from planner.workflow.session import Session, open_session
 from planner.workflow.timing import Progress, subject_of
 
-__all__ = ["measure"]
+__all__ = ["measure", "own_file"]
 
 _BUDGET_S: dict[Literal["quick", "full"], float] = {"quick": 20.0, "full": 90.0}
 _THREADS_S = 10.0
@@ -68,7 +68,7 @@ def measure(
         answer = estimator(model, quantization, settings)
         if isinstance(answer, Refusal):
             raise EngineError(f"{model.id} {quantization.name}: {answer.text}", hint="change the setting it names")
-        file = _own_file(session, model.id, quantization.name)
+        file = own_file(session, model.id, quantization.name)
         subject = subject_of(session, model, quantization, answer.memory, file=file)
         if program is not None:
             return run_llama_bench(
@@ -84,7 +84,7 @@ def measure(
         return _timed(session, subject, settings, request, effort, tuple(tests), progress)
 
 
-def _own_file(session: Session, model: str, quantization: str) -> Path | None:
+def own_file(session: Session, model: str, quantization: str) -> Path | None:
     """The model's file on this disk (of a split set, the first); ``None`` where only its header was read."""
     artifact = session.sources.artifact(model, quantization)
     if artifact is None or not artifact.on_disk:

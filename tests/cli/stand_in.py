@@ -96,6 +96,7 @@ def workflow():
     from planner.types.measurement import Test
     from planner.types.model import KnownModel, Model
     from planner.types.plan import Candidate, Plan, Reason
+    from planner.types.tuning import Setup, Tuning
 
     class WhyNot(msgspec.Struct, frozen=True, kw_only=True):
         model: str
@@ -141,6 +142,25 @@ def workflow():
 
         return function
 
+    setup = Setup(settings=plan.chosen.settings)
+    tuning = Tuning(
+        model="qwen3-8b",
+        quantization="Q4_K_M",
+        use="chat",
+        prompt_tokens=300,
+        answer_tokens=400,
+        default=setup,
+        recommended=setup,
+        trials=(),
+        seconds=1.0,
+        layers_timed=1,
+        layers_total=1,
+        machine_key="k",
+        engine_build="b",
+        taken_at="2026-01-01T00:00:00+00:00",
+        conditions=sound,
+        llama_server=("llama-server",),
+    )
     reason = Reason(code="too-big", text="It needs 20 GiB where 11.5 GiB are usable.")
     why = WhyNot(model="qwen3-32b", quantization=None, chosen="qwen3-8b:Q4_K_M", reason=reason, candidate=plan.chosen)
     return types.SimpleNamespace(
@@ -163,6 +183,7 @@ def workflow():
         kept=answer(Kept(machine_key="k", measurements=(measurement,), imported=(imported,))),
         plan=answer(plan),
         why_not=answer(why),
+        tune=answer(tuning),
         EstimateRequest=EstimateRequest,
         ModelFilter=ModelFilter,
         WhyNot=WhyNot,

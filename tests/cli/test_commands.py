@@ -21,6 +21,7 @@ COMMANDS = (
     ("measure", "qwen3-8b"),
     ("measure", "--list"),
     ("measure", "--import", "theirs.csv"),
+    ("tune", "qwen3-8b"),
     ("why-not", "qwen3-32b"),
     ("schema", "plan"),
     ("schema", "why-not"),
@@ -140,6 +141,25 @@ def test_estimate_passes_on_what_was_given_and_leaves_out_the_rest(workflow, inv
         machine="m",
         engine_python="p",
     )
+
+
+def test_tune_passes_on_what_was_given(workflow, invoke):
+    """The use, the time and the caches to try go beside the request, the rest into it."""
+    invoke("tune", "qwen3-8b")
+    words = "tune hf:me/x --quant q8_0 --for code --context 8k --time-limit 30 --try-kv-type q8_0 --ubatch 256"
+    invoke(*words.split())
+    ((bare,), few), ((full,), many) = workflow.calls
+    assert bare == workflow.EstimateRequest(model="qwen3-8b")
+    assert (few["use"], few["budget_s"], few["cache_types"]) == ("chat", 60.0, ())
+    assert full == workflow.EstimateRequest(model="hf:me/x", quantization="Q8_0", context_tokens=8192, ubatch=256)
+    assert (many["use"], many["budget_s"], many["cache_types"]) == ("code", 30.0, ("q8_0",))
+
+
+def test_a_tuning_that_recommends_nothing_ends_with_12(workflow, invoke):
+    """A script sees that nothing may be used."""
+    disturbed = replace(workflow.tune(), recommended=None)
+    workflow.tune = lambda *_, **__: disturbed
+    assert invoke("tune", "qwen3-8b")[0] == 12
 
 
 def test_measure_passes_on_what_was_given_and_crosses_tests_with_depths(workflow, invoke):

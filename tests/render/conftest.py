@@ -14,6 +14,7 @@ from planner.types.inspection import Inspection
 from planner.types.measurement import Conditions, Measurement
 from planner.types.model import KnownModel, License, Model
 from planner.types.plan import Candidate, Plan
+from planner.types.tuning import Ratio, Setup, Trial, Tuning
 
 _MIB = 1 << 20
 _SAMPLES = Path(__file__).parent / "samples"
@@ -173,4 +174,27 @@ def calibration() -> CalibrationTold:
         conditions=Conditions(load_1min=0.1, steal_ratio=0.0, on_battery=None), model_doubt=0.03,
         costs=tuple(Cost(kind=kind, ns=ns, doubt_ns=0.1 * ns) for kind, ns in costs.items()),
         notes=("iq1_s-few: no time was left",),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tuning(chosen: Candidate) -> Tuning:
+    """Three races, one won: pinned, huge pages, threads that wait passively."""
+    faster = Ratio(median=1.31, low=1.27, high=1.35, pairs=4)
+    settings = msgspec.structs.replace(chosen.settings, threads=4, threads_batch=8, load_mode="none")
+    setup = Setup(settings=settings, waiting="passive", cpus=(0, 2, 4, 6), numa="distribute", huge_pages=True)
+    return Tuning(
+        model="qwen3-8b", quantization="Q4_K_M", use="chat", prompt_tokens=300, answer_tokens=400,
+        default=Setup(settings=chosen.settings), recommended=setup, answer=faster, generate=faster,
+        trials=(
+            Trial(factor="threads", option="4", against="defaults", outcome="accepted", generate=faster,
+                  to_default=faster),
+            Trial(factor="repack", option="off", against="threads 4", outcome="no-gain", answer=faster),
+            Trial(factor="numa", option="isolate", against="threads 4", outcome="unusable", note="refused"),
+        ),
+        not_tried=("ubatch 256",), seconds=58.0, layers_timed=8, layers_total=36, machine_key="abc",
+        engine_build="1234", taken_at="2026-01-01T00:00:00+00:00",
+        conditions=Conditions(load_1min=0.1, steal_ratio=0.0, on_battery=None),
+        llama_server=("taskset", "--cpu-list", "0,2,4,6", "llama-server", "--model", "m.gguf"),
+        environment={"OMP_WAIT_POLICY": "passive"}, llama_cpp_python="import llama_cpp\n",
     )  # fmt: skip

@@ -26,10 +26,11 @@ def test_mappings_are_sorted_whatever_their_order_was(plan):
     assert to_json(commands) == to_json(swapped)
 
 
-def test_the_committed_schema_is_the_generated_one(request):
+@pytest.mark.parametrize("name", ["plan", "tuning"])
+def test_the_committed_schema_is_the_generated_one(request, name):
     """`planner schema plan > docs/schema/plan-1.json` was not forgotten."""
-    committed = request.config.rootpath / "docs" / "schema" / "plan-1.json"
-    assert committed.read_bytes() == schema_json(DOCUMENTS["plan"])
+    committed = request.config.rootpath / "docs" / "schema" / f"{name}-1.json"
+    assert committed.read_bytes() == schema_json(DOCUMENTS[name])
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
@@ -39,7 +40,7 @@ def test_every_schema_is_a_schema(name):
 
 
 def test_documents_validate_against_their_schemas(
-    plan, chosen, explained, drifted, model, known, inspection, local, calibration
+    plan, chosen, explained, drifted, model, known, inspection, local, calibration, tuning
 ):
     """What is printed is what is published."""
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
@@ -57,6 +58,7 @@ def test_documents_validate_against_their_schemas(
         "local-models": local,
         "measurement": plan.measurements[0],
         "calibration": calibration,
+        "tuning": tuning,
         "imported": imported,
         "kept": Kept(machine_key="k", measurements=plan.measurements, imported=(imported,)),
         "error": error,

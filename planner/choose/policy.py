@@ -301,18 +301,18 @@ def reserve_bytes(goal: Goal, machine: Machine, *, host: bool, available_bytes: 
     """Bytes of a device that no plan may use.
 
     Of RAM on a machine that others use too: 6 %, at least 512 MiB and at most 4 GiB, since what runs beside us does not
-    grow with the memory. In a container, where nothing else runs: 2 %, at least 64 MiB and at most 2 GiB, for page
-    tables (0.2 % of what is mapped), the kernel's own books and an estimate that is 1 % low; a process that holds the
-    whole promise runs with 24 MiB beside it (``bench/container.py``). Of a GPU: 3 %, at least
-    256 MiB, at most 1 GiB, for what a desktop and the driver take later (llama.cpp's own margin is 1 GiB). What the
-    process itself holds, its tokenizer too, is estimated and not part of it.
+    grow with the memory. In a container, where nothing else runs: 24 MiB and 0.75 %, at most 2 GiB, for page
+    tables (0.2 % of what is mapped), the kernel's own books and an estimate that is 0.5 % low; a process that holds a
+    promise of 8 GiB to its last byte runs with 32 MiB beside it, one of 4 GiB with 4 (``bench/container.py``). Of a
+    GPU: 3 %, at least 256 MiB, at most 1 GiB, for what a desktop and the driver take later (llama.cpp's own margin is
+    1 GiB). What the process itself holds, its tokenizer too, is estimated and not part of it.
     """
     if goal.reserve_bytes is not None:
         return goal.reserve_bytes
     if not host:
         return _clamp(available_bytes * 3 // 100, 256 * MIB, GIB)
     if any(limit.limit_bytes < machine.memory.total_bytes for limit in machine.memory.limits):
-        return _clamp(available_bytes * 2 // 100, 64 * MIB, 2 * GIB)
+        return min(24 * MIB + available_bytes * 3 // 400, 2 * GIB)
     return _clamp(machine.memory.total_bytes * 6 // 100, 512 * MIB, 4 * GIB)
 
 

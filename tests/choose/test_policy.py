@@ -266,7 +266,7 @@ def test_the_reserve_is_stated_bounded_and_smaller_in_a_container(make_machine):
 
     assert reserve(laptop) == 512 * MIB
     assert reserve(server) == 4 * GIB
-    assert reserve(container) == 4 * GIB * 2 // 100
+    assert reserve(container) == 24 * MIB + 4 * GIB * 3 // 400
     assert reserve(server, reserve_bytes=7) == 7
     for gib in (4, 12, 24, 80):
         of_gpu = policy.reserve_bytes(Goal(), laptop, host=False, available_bytes=gib * GIB)

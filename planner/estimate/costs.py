@@ -24,7 +24,8 @@ Amounts = Mapping[str, float]
 
 ``call`` and ``node`` are counts (one micro-batch; its operations: each ends with all threads waiting for the last).
 ``mm/q4_K/repacked@8`` are bytes of weights that are multiplied with 8 columns, ``id/…`` those of experts with so many
-tokens each; what lies between two numbers of columns is shared by them. ``out`` are the numbers that products make,
+tokens each; what lies between two numbers of columns is shared by them. ``product`` counts products, in which threads
+wait for one another once more. ``out`` are the numbers that products make,
 ``quantize`` those that are brought into the type of a product. ``attn/…`` are multiplications of queries with keys and
 values, ``pos/…`` the scores, ``kv/f16@256`` the bytes of cache they read, in rows of so many bytes, ``spill/…`` those
 that one head after the other reads again because they do not fit into the cache of a core. ``state/…`` are the updates
@@ -106,6 +107,7 @@ class _Place:
 
 def _product(_place: _Place, node: Node, counted: dict[str, float]) -> None:
     weight, columns = node.operands[0], node.operands[1]
+    counted["product"] += node.times
     counted["out"] += node.times * node.elements
     if not _is_weight(weight):
         kind = "dot" if node.shape[1:2] and node.shape[1] >= TILED_TOKENS else "dot1"
@@ -136,6 +138,7 @@ def _experts(_place: _Place, node: Node, counted: dict[str, float]) -> None:
     weight, routes = node.operands[0], node.operands[2]
     experts = weight.shape[2] if len(weight.shape) > 2 else 1
     used, tokens = routes.shape[0], routes.elements // routes.shape[0]
+    counted["product"] += node.times
     counted["out"] += node.times * node.elements
     counted["quantize"] += node.times * node.operands[1].elements
     _weigh(counted, "id", weight, node.times * _bytes(weight), _visits(tokens, min(used / experts, 1.0)))

@@ -17,6 +17,7 @@ _WIDE = 1.0
 _COSTS: dict[str, Prior] = {
     "call": Prior(100_000.0, 1.5),
     "node": Prior(3_000.0, 1.0),
+    "product": Prior(3_000.0, 1.0),
     "out": Prior(0.5, 1.0),
     "quantize": Prior(0.5, 1.0),
 }

@@ -171,7 +171,7 @@ def calibrate_costs(
     """
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
-    watch = Watch(bench.pids, threads=settings.threads)
+    watch: Watch | None = None
     timings: list[Timing] = []
     notes: list[str] = []
     groups = _groups(probes)
@@ -182,6 +182,8 @@ def calibrate_costs(
             notes += [f"{each.label}: no time was left" for each in group]
             continue
         progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
+        if watch is None:
+            watch = _watch(bench, group[0], settings)
         timings += _group_timings(bench, group, settings, graphs_of, share_s, notes, near)
     return Calibration(
         signature=signature,
@@ -189,10 +191,17 @@ def calibrate_costs(
         effort=effort,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
-        conditions=watch.finish(),
+        conditions=(watch or Watch(bench.pids, threads=settings.threads)).finish(),
         table=learn_costs(timings, near=near),
         notes=tuple(notes),
     )
+
+
+def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:
+    """A watch over the machine that knows our own child, which starts with the first phantom."""
+    bench.open(probe.layout, probe_settings(probe, settings), probe.label)
+    bench.close([probe.label])
+    return Watch(bench.pids, threads=settings.threads)
 
 
 def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:

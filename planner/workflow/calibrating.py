@@ -17,7 +17,7 @@ from planner.measure.bench import Bench
 from planner.measure.calibration import FACT, Calibration, calibrate_costs
 from planner.measure.calibration_design import Probe, probes
 from planner.measure.lock import measurement_lock
-from planner.measure.threads import kept_choice
+from planner.measure.threads import choose_threads, kept_choice
 from planner.types.machine import Machine
 from planner.types.measurement import Test
 from planner.types.model import Quantization
@@ -25,12 +25,14 @@ from planner.types.settings import Settings
 from planner.workflow.costing import signature_here
 from planner.workflow.inspection import remembered
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, last_level_cache_bytes, untried
+from planner.workflow.timing import Progress, last_level_cache_bytes, subject_of, untried
 
 __all__ = ["calibrate", "calibrate_session"]
 
-_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 11.0, "full": 50.0}
+_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 10.0, "full": 46.0}
 """Of timing; with the start of the engine, the last test and the solving a calibration ends within 15 and 60 s."""
+_TRIAL_SHARE = 0.1
+_TRIAL_MODEL, _TRIAL_QUANTIZATION = "qwen3-0.6b", "Q8_0"
 _WAIT_S = 5.0
 
 
@@ -68,7 +70,6 @@ def calibrate_session(
     if session.oracle.has_gpu:
         raise UsageError("the engine computes on a GPU, and a calibration is of the CPU", hint="use planner measure")
     seconds = budget_s if budget_s is not None else _BUDGETS_S[effort]
-    settings = _settings(session, threads)
     graphs = Graphs(session.oracle)
     designed = probes(
         session.sources.catalogue,
@@ -89,6 +90,7 @@ def calibrate_session(
             progress("calibrate", done * total_s, total_s, stage)
 
     with measurement_lock(wait_s=_WAIT_S), Bench(child) as bench:
+        settings = _settings(session, bench, threads, trial_s=_TRIAL_SHARE * seconds)
         found = calibrate_costs(
             bench,
             designed,
@@ -106,14 +108,21 @@ def calibrate_session(
     return found
 
 
-def _settings(session: Session, threads: int | None) -> Settings:
-    """The settings of phantoms: threads as asked, as an earlier trial found them, or all usable ones."""
+def _settings(session: Session, bench: Bench, threads: int | None, *, trial_s: float) -> Settings:
+    """The settings of phantoms: threads as asked, as an earlier trial found them, or as a short one finds them now.
+
+    How threads wait decides what an operation costs: it is what a plan would use, or the costs are of nobody's runs.
+    """
     usable = max(1, session.machine.cpu.usable_threads)
-    choice = kept_choice(remembered(session), usable) or untried(session.machine)
-    settings = choice.applied(Settings(context_tokens=1024))
-    if threads is None:
-        return settings
-    return msgspec.structs.replace(settings, threads=threads, threads_batch=threads)
+    store = remembered(session)
+    settings = Settings(context_tokens=1024, threads=usable, threads_batch=usable)
+    if threads is not None:
+        choice = kept_choice(store, usable) or untried(session.machine)
+        return msgspec.structs.replace(choice.applied(settings), threads=threads, threads_batch=threads)
+    known = session.sources.catalogue
+    subject = subject_of(session, known.model(_TRIAL_MODEL), known.quantization(_TRIAL_QUANTIZATION), ())
+    choice = choose_threads(bench, subject, settings, usable_threads=usable, store=store, budget_s=trial_s)
+    return choice.applied(settings)
 
 
 def _near_bytes(found: Machine) -> int:

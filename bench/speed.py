@@ -8,7 +8,7 @@ Each result is written as soon as it is there, and a second run goes on where th
 have nothing else to do: the load is noted beside every result. ``--again`` predicts anew what was timed, after a change
 of the arithmetic: it calibrates again and keeps the timings.
 
-    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,50]
+    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,46]
         [--llama-bench PATH] [--again] [--report]
 """
 
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -38,17 +38,20 @@ from planner.estimate.costs_speeds import batch_time, generate_time, prompt_time
 from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
+from planner.measure.calibration_design import Probe, probes
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 from planner.workflow.calibrating import calibrate_session
 from planner.workflow.session import Session, open_session
+from planner.workflow.timing import last_level_cache_bytes
 
 TOKENS = 16
 BATCH_TOKENS = 6
 REPETITIONS = 5
 COPY_BYTES = 256 << 20
+ANCHOR = "q8_0-few"
 
 
 def main() -> int:
@@ -86,7 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench/results/speed.json"))
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument(
-        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 50]
+        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 46]
     )
     parser.add_argument("--llama-bench", type=Path, help="the official program, timed on the same phantoms")
     parser.add_argument("--again", action="store_true", help="calibrate again and predict anew what was timed")
@@ -150,11 +153,17 @@ class Run:
             return EngineChild(self._session.engine_python, env=env)
 
         with Bench(child) as bench:
+            anchor = probes(known, cache_bytes=last_level_cache_bytes(self._session.machine), quick=True)
+            bench.open(
+                _labelled(anchor, ANCHOR).layout, msgspec.structs.replace(self._settings, context_tokens=1024), ANCHOR
+            )
+            drift = [self._anchor(bench)]
             bench.open(layout, self._settings, "alone")
             took |= self._alone(bench, subject)
             bench.close(["alone"])
             bench.open(layout, _together(self._settings, max(SEQUENCES)), "together")
             took |= self._together(bench)
+            drift.append(self._anchor(bench))
             official = self._official(layout) if self._llama_bench else {}
         size = weights_bytes(layout)
         return {
@@ -166,10 +175,19 @@ class Run:
             "took_ns": {name: median(each) for name, each in took.items()},
             "predicted_ns": self.predicted(subject),
             "official_tokens_per_s": official,
+            "anchor_ns": drift,
             "load": os.getloadavg()[0],
             "seconds": time.monotonic() - begin,
             "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _anchor(self, bench: Bench) -> float:
+        """Nanoseconds of a token of a phantom that the calibration timed too: the machine itself may have changed."""
+        test = Test(kind="generate", tokens=8)
+        return median(
+            (run := bench.run(ANCHOR, test, tokens=8, deadline_s=600)).samples_ns[0] / run.tokens_timed
+            for _ in range(REPETITIONS)
+        )
 
     def _alone(self, bench: Bench, subject: Subject) -> dict[str, list[float]]:
         """Decode at the start and at depth, and a prompt, in turns, after one run of each that does not count."""
@@ -245,6 +263,10 @@ class Run:
         return {
             ("pp512" if row["n_prompt"] else "tg"): row.get("median_ts") or median(row["samples_ts"]) for row in rows
         }
+
+
+def _labelled(designed: Sequence[Probe], label: str) -> Probe:
+    return next(each for each in designed if each.label == label)
 
 
 def _together(settings: Settings, sequences: int) -> Settings:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
-__all__ = ["LIMITS", "failures", "report"]
+__all__ = ["LIMITS", "drift", "failures", "report"]
 
 LIMITS = {"tg": (0.05, 0.12), "pp512": (0.08, 0.20), "tg@8192": (0.10, None), "batch": (0.10, None)}
 """The median and the 90th percentile that the issue asks for, by test; a batch is 2, 4 or 8 sequences."""
 COVERAGE = (0.75, 0.85)
+_STEADY = 0.05
 _LLMFIT_SHARE, _WHICHLLM = 0.55, 18e9
 
 Rows = list[tuple[str, str, float, bool]]
@@ -33,6 +34,14 @@ def rows(done: Mapping[str, Any], calibration: str, test: str) -> Rows:
     return found
 
 
+def drift(done: Mapping[str, Any], calibration: str, name: str) -> float | None:
+    """By how much a phantom of the calibration was slower while a model was timed; ``None`` where nobody looked."""
+    timings = done["calibrations"][calibration]["table"]["timings"]
+    then = next((each["took_ns"] for each in timings if each["label"] == "q8_0-few tg8"), None)
+    now = done["models"][name].get("anchor_ns")
+    return median(now) / then - 1 if now and then else None
+
+
 def report(done: Mapping[str, Any]) -> str:
     """All tables as text."""
     lines: list[str] = []
@@ -41,14 +50,19 @@ def report(done: Mapping[str, Any]) -> str:
     lines += [f"{'test':10} {'n':>4} {'median':>8} {'p90':>8} {'worst':>8} {'bias':>8} {'covered':>8}"]
     lines += [_line(test, rows(done, longest, test)) for test in LIMITS]
     everything = [row for test in LIMITS for row in rows(done, longest, test)]
-    lines += [_line("all", everything), "", "by architecture (all tests)"]
+    steady = {name for name in done["models"] if abs(drift(done, longest, name) or 0.0) <= _STEADY}
+    lines += [_line("all", everything), _line("steady", [row for row in everything if row[0] in steady]), ""]
+    lines += [f"steady: the machine was within {_STEADY:.0%} of what it was when it was calibrated", ""]
+    lines += ["by architecture (all tests)"]
     for architecture in sorted({row[1] for row in everything}):
         lines.append(_line(architecture, [row for row in everything if row[1] == architecture]))
     lines += ["", "by model: error of each test"]
     for name, model in done["models"].items():
         told = {key: model["predicted_ns"][longest].get(key) for key in model["took_ns"]}
         errors = [f"{key} {took / told[key][0] - 1:+.1%}" for key, took in model["took_ns"].items() if told[key]]
-        lines.append(f"{name:36} {1e9 / model['took_ns']['tg']:7.2f} tok/s  " + "  ".join(errors))
+        moved = drift(done, longest, name)
+        told = "" if moved is None else f"machine {moved:+.0%}  "
+        lines.append(f"{name:36} {1e9 / model['took_ns']['tg']:7.2f} tok/s  {told}" + "  ".join(errors))
     lines += ["", "median error by seconds of calibration"]
     for seconds in sorted(done["calibrations"], key=int):
         told = [f"{test} {_share(rows(done, seconds, test), 0.5)}" for test in LIMITS]

@@ -252,7 +252,7 @@ class _Search(Generic[S]):
             verdict = self._last_verdict(pairs) if last else judge(pairs.total, noise=self._noise(), gain=change.gain)
             if verdict != "open":
                 return "accepted" if verdict == "faster" else "no-gain"
-            if self._track.now_s() >= limit and number + 1 > _FEWEST:
+            if self._track.now_s() >= limit and (number + 1 > _FEWEST or not last):
                 break
         return "undecided"
 

@@ -133,9 +133,13 @@ class BenchTrack:
 
     def enter(self, setups: Sequence[Setup]) -> None:
         """Open what is not open yet, warm it up, close all others, and watch the machine from here on."""
-        wanted = {_model(setup) for setup in setups}
+        wanted, staying = {_model(setup) for setup in setups}, {_process(setup) for setup in setups}
         for model in [each for each in self._open if each not in wanted]:
             self._close(model)
+        if self._owned:
+            # A child that idles still holds memory.
+            for start in [each for each in self._benches if each not in staying]:
+                self._benches.pop(start).end()
         for setup in setups:
             if _model(setup) not in self._open:
                 self._load(setup)
@@ -221,12 +225,9 @@ class BenchTrack:
         return run.ns_per_token / 1e9
 
     def _close(self, model: Setup) -> None:
-        """Close one model, and its child with its last one: a child that idles still holds memory."""
         label, start = self._open.pop(model), _process(model)
         with suppress(EngineError, EngineDiedError):
             self._benches[start].close([label])
-        if self._owned and not any(_process(each) == start for each in self._open):
-            self._benches.pop(start).end()
 
     def _forget(self, start: Setup, model: Setup) -> None:
         """After a refusal or a death: what the child held is gone, and others are loaded anew when they are wanted."""

@@ -128,10 +128,10 @@ def test_among_equals_nothing_is_recommended(noise):
 
 @pytest.mark.parametrize("budget_s", [5.0, 20.0, 60.0])
 def test_it_ends_within_its_time(budget_s):
-    """One race may be under way when time is up: its fewest pairs and a load, and the last race's."""
+    """A pair and a load may be under way when time is up, and then the fewest pairs of the last race."""
     for seed in range(50):
         machine, found = raced(seed, spread=0.3, budget_s=budget_s)
-        assert machine.clock_s <= budget_s + 12.0
+        assert machine.clock_s <= budget_s + 8.0
         assert len(found.races) + len(found.not_tried) > 0
 
 

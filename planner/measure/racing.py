@@ -102,6 +102,11 @@ class Raced(NamedTuple, Generic[S]):
     anchor_s: dict[TestKind, float] = {}
     note: str = ""
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the challenger won."""
+        return self.outcome == "accepted"
+
 
 class Found(NamedTuple, Generic[S]):
     """The end of a search: what is recommended, how it did against the defaults, every race, what was left out."""
@@ -114,7 +119,7 @@ class Found(NamedTuple, Generic[S]):
     @property
     def confirmed(self) -> bool:
         """Whether another setup than the defaults won, and won again at the end."""
-        return self.last is not None and self.last.outcome == "accepted"
+        return self.last is not None and self.last.accepted
 
 
 def judge(logs: Sequence[float], *, noise: float = 0.0, gain: float = GAIN) -> Verdict:

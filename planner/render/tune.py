@@ -10,6 +10,7 @@ from planner import units
 from planner.render.layout import INDENT, bullets, columns, facts, paragraph, section
 from planner.render.llama_cpp_python import arguments
 from planner.render.llama_server import argv, shell_lines
+from planner.render.printable import printable
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.text import finish, settings_lines
 from planner.render.untrusted import cleaned
@@ -58,7 +59,7 @@ def tuning_text(tuning: Tuning, style: Style = PLAIN) -> str:
         lines += section("Recommended", _recommended(told, told.recommended, style), style)
         command = shell_lines(told.llama_server, told.environment, width=WIDTH, indent=INDENT)
         lines += section("Run", command, style)
-        lines += section("Or from Python", [f"{INDENT}{line}".rstrip() for line in _code(told)], style)
+        lines += section("Or from Python", _code(tuning), style)
     lines += section("How it was timed", paragraph(facts([*_about(told)], style)), style)
     left = [f"no time was left to try {', '.join(told.not_tried)}"] if told.not_tried else []
     lines += section("Notes", bullets([*told.notes, *left], style), style)
@@ -68,8 +69,9 @@ def tuning_text(tuning: Tuning, style: Style = PLAIN) -> str:
     return finish(lines)
 
 
-def _code(told: Tuning) -> list[str]:
-    return told.llama_cpp_python.rstrip().split("\n")
+def _code(tuning: Tuning) -> list[str]:
+    """The call line by line: its line breaks are our own, what is in a line may be a stranger's."""
+    return [f"{INDENT}{printable(line)}".rstrip() for line in tuning.llama_cpp_python.rstrip().split("\n")]
 
 
 def _title(told: Tuning) -> str:
@@ -109,7 +111,8 @@ def _interval(ratio: Ratio | None) -> str:
 
 def _recommended(told: Tuning, setup: Setup, style: Style) -> list[str]:
     if setup == told.default:
-        lines = paragraph("llama.cpp's defaults: nothing was clearly faster")
+        tried = " of what there was time for" if told.not_tried else ""
+        lines = paragraph(f"llama.cpp's defaults: nothing{tried} was clearly faster")
     else:
         gains = ((told.answer, "a typical answer"), (told.generate, "decoding"), (told.prompt, "prompts"))
         words = [f"{name} {_interval(ratio)} times as fast as llama.cpp's defaults" for ratio, name in gains if ratio]

@@ -4,9 +4,11 @@ The mistake it prevents: a plan, a measurement and a tuning that know three diff
 found is kept where the trial of threads keeps its own, for this model first and for the machine.
 """
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from statistics import median
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -43,14 +45,15 @@ from planner.workflow.timing import Progress, subject_of
 __all__ = ["tune"]
 
 _WAIT_S = 5.0
-_WHOLE_SHARE = 0.06
-"""A model is raced whole where one load takes at most this share of the time: ten setups need a load of their own."""
+_WHOLE_SHARE = 0.015
+"""A model is raced whole where one load takes at most this share of the time: ten setups need a load of their own, and
+a run of all of a large model takes as long as many of a slice."""
 _LOAD_BYTES_PER_S = 0.7e9
 _LOADED_AT_ONCE = 3
 _DEEPEST = 1024
 _GENERATE_S, _PROMPT_S = 0.12, 0.35
 """About what one run takes: long enough to be no flicker, short enough for a dozen pairs of each setting."""
-_PROMPTS = (512, 256, 128, 64)
+_PROMPTS = (512, 256, 128, 64, 32)
 _LEAST_S = 5.0
 _FACTORS = {
     "load_mode": "load mode",
@@ -181,7 +184,8 @@ def _race(
             track.enter((default,))
             track.lengths = _lengths(track, default, tokens)
         except UnusableError as error:
-            raise EngineError(f"{asked.name} does not run with llama.cpp's defaults: {error.message}") from error
+            message = f"{asked.name} does not run with llama.cpp's defaults: {error.message}"
+            raise EngineError(message, hint="name a setting that fits, such as --gpu-layers or --load-mode") from error
         ground = ground._replace(prompt_tokens=track.lengths.prompt)
         taken = {_FACTORS[name] for name in _FACTORS if getattr(asked.request, name) is not None}
         changes = tuple(each for each in setting_changes(ground) if each.factor not in taken)
@@ -266,6 +270,7 @@ def _written(
         engine_build=session.oracle.system().build,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         conditions=raced.conditions,
+        notes=_confirmation_notes(found),
     )
     return tuning if recommended is None else _with_commands(tuning, asked, recommended, estimate, estimator)
 
@@ -282,6 +287,17 @@ def _with_commands(
         environment=variables,
         llama_cpp_python=python_call(setup, variables, weights_file=file, offload=offload),
         notes=(*tuning.notes, *_memory_notes(asked, setup, estimate, estimator), *_waiting_notes(setup)),
+    )
+
+
+def _confirmation_notes(found: Found[Setup]) -> tuple[str, ...]:
+    """What became of a winner that did not win against the defaults again."""
+    if found.last is None or found.confirmed or not found.last.total:
+        return ()
+    won = ", ".join(f"{raced.change.factor} {raced.change.option}" for raced in found.races if raced.accepted)
+    times = math.exp(-median(found.last.total))
+    return (
+        f"{won} won, and was {times:.2f} times as fast as the defaults in the last race, which is not clear enough",
     )
 
 

@@ -19,6 +19,15 @@ def test_the_text_names_what_was_tried_what_won_and_what_was_left_out(tuning):
     assert all(len(line) <= WIDTH for line in text.splitlines())
 
 
+def test_the_python_call_is_printed_line_by_line(tuning):
+    """What is copied from a terminal runs."""
+    code = python_call(tuning.recommended, {}, weights_file="m.gguf", offload=False)
+    text = tuning_text(replace(tuning, llama_cpp_python=code))
+    begin = text.index("Or from Python")
+    assert text[begin:].count("\n    ") > 10
+    assert "  import llama_cpp\n" in text
+
+
 def test_a_disturbed_tuning_recommends_nothing(tuning):
     """No command that somebody might paste."""
     busy = replace(tuning.conditions, disturbed=("other processes used 1.0 of 2 CPUs",))
@@ -30,8 +39,9 @@ def test_a_disturbed_tuning_recommends_nothing(tuning):
 
 def test_defaults_that_were_not_beaten_are_called_so(tuning):
     """Not a table of gains of nothing."""
-    text = tuning_text(replace(tuning, recommended=tuning.default, answer=None, generate=None))
-    assert "llama.cpp's defaults: nothing was clearly faster" in text
+    beaten = replace(tuning, recommended=tuning.default, answer=None, generate=None)
+    assert "llama.cpp's defaults: nothing of what there was time for was clearly faster" in tuning_text(beaten)
+    assert "llama.cpp's defaults: nothing was clearly faster" in tuning_text(replace(beaten, not_tried=()))
 
 
 def test_the_command_begins_with_the_mask_and_ends_with_numa(tuning):

@@ -48,8 +48,6 @@ def options(ground: Ground, default: Setup) -> dict[str, dict[str, Change[Setup]
     for change in setting_changes(ground):
         if change.factor in found:
             found[change.factor][change.option] = change
-    # "auto" is "on" wherever the engine can; a grid that holds both would only be slower.
-    found["flash attention"].pop("on", None)
     for factor, changes in found.items():
         if not any(change is not None and change.made_of(default) == default for change in changes.values()):
             found[factor] = {"as it is": None, **changes}

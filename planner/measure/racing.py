@@ -33,12 +33,31 @@ _SURE, _HOPELESS = 0.995, 0.95
 _FAR_BEHIND = math.log(1.25)
 _NOT_AGAIN = math.log(1.15)
 """A setting so far behind one anchor is not raced against the next."""
-_ENOUGH_RESIDUALS = 12
+_ENOUGH = 4
 _MOST_DISTURBED = 2
 """From so many disturbed races on the search ends, if they are half of all."""
-_LAST_SHARE = 0.2
+_LAST_SHARE = 0.15
 """Of the time, kept for the last race against the defaults."""
 _PASSES = 2
+
+
+class Scatter(NamedTuple):
+    """A deviation of pairs with its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def joined(self, deviation: float, freedom: int) -> "Scatter":
+        """This one and another, as the variances of one population are pooled."""
+        total = self.freedom + freedom
+        variance = (self.freedom * self.deviation**2 + freedom * deviation**2) / total
+        return Scatter(math.sqrt(variance), total)
+
+
+_UNSEEN = Scatter(0.02, 2)
+"""Before any race: what an idle machine shows, worth three pairs."""
+_MOST_FREEDOM = 20
+"""Earlier races count as so many pairs at most: a machine may become noisier."""
 
 Verdict = Literal["faster", "behind", "open"]
 
@@ -122,12 +141,12 @@ class Found(NamedTuple, Generic[S]):
         return self.last is not None and self.last.accepted
 
 
-def judge(logs: Sequence[float], *, noise: float = 0.0, gain: float = GAIN) -> Verdict:
+def judge(logs: Sequence[float], *, seen: "Scatter | None" = None, gain: float = GAIN) -> Verdict:
     """What pairs say so far of a challenger: ``logs`` are logarithms of its time ÷ the anchor's.
 
     ``faster`` when the median gain exceeds ``gain`` and zero lies beyond a 99.5 % bound of Student's t around the
     median, with four of five pairs agreeing; ``behind`` as soon as a 95 % bound leaves ``gain`` out of reach.
-    ``noise`` is the scatter that earlier races showed, the least that is believed here.
+    The scatter is that of earlier races, ``seen``, and of these pairs together, each with its degrees of freedom.
     """
     count, wanted = len(logs), math.log(1 - gain)
     if count == _FEWEST - 1 and min(logs) > _FAR_BEHIND:
@@ -135,12 +154,13 @@ def judge(logs: Sequence[float], *, noise: float = 0.0, gain: float = GAIN) -> V
     if count < _FEWEST:
         return "open"
     middle = median(logs)
-    error = median_error(max(robust_deviation(logs), noise, _NOISE_FLOOR), count)
+    scatter, freedom = (seen or _UNSEEN).joined(robust_deviation(logs), count - 1)
+    error = median_error(max(scatter, _NOISE_FLOOR), count)
     agreeing = sum(1 for each in logs if each < 0)
-    surely = middle + student_quantile(_SURE, count - 1) * error < 0
+    surely = middle + student_quantile(_SURE, freedom) * error < 0
     if middle < wanted and surely and agreeing >= math.ceil(0.8 * count):
         return "faster"
-    return "behind" if middle - student_quantile(_HOPELESS, count - 1) * error > wanted else "open"
+    return "behind" if middle - student_quantile(_HOPELESS, freedom) * error > wanted else "open"
 
 
 def ratio(logs: Sequence[float], *, shift: float = 0.0) -> Ratio | None:
@@ -254,7 +274,7 @@ class _Search(Generic[S]):
             order = (anchor, challenger) if number % 2 == 0 else (challenger, anchor)
             times = {each: {kind: self._track.time_s(each, kind) for kind in pairs.by_kind} for each in order}
             pairs.add(times[anchor], times[challenger])
-            verdict = self._last_verdict(pairs) if last else judge(pairs.total, noise=self._noise(), gain=change.gain)
+            verdict = self._last_verdict(pairs) if last else judge(pairs.total, seen=self._scatter(), gain=change.gain)
             if verdict != "open":
                 return "accepted" if verdict == "faster" else "no-gain"
             if self._track.now_s() >= limit and (number + 1 > _FEWEST or not last):
@@ -265,14 +285,15 @@ class _Search(Generic[S]):
         """Whether the winner beats the defaults in something and loses nothing beyond noise in the whole."""
         if len(pairs.total) <= _FEWEST:
             return "open"
-        verdicts = [judge(logs, noise=self._noise()) for logs in (pairs.total, *pairs.by_kind.values())]
+        verdicts = [judge(logs, seen=self._scatter()) for logs in (pairs.total, *pairs.by_kind.values())]
         if "faster" in verdicts and median(pairs.total) < _NOISE_FLOOR:
             return "faster"
         return "behind" if all(each == "behind" for each in verdicts) else "open"
 
-    def _noise(self) -> float:
-        enough = len(self._residuals) >= _ENOUGH_RESIDUALS
-        return robust_deviation(self._residuals) if enough else 0.0
+    def _scatter(self) -> Scatter:
+        """What the races so far showed; each of them took one degree of freedom for its median."""
+        freedom = min(len(self._residuals) - len(self._races), _MOST_FREEDOM)
+        return _UNSEEN if freedom < _ENOUGH else Scatter(robust_deviation(self._residuals), freedom)
 
 
 class _Pairs:

@@ -18,7 +18,7 @@ from planner.types.tuning import Setup, Waiting
 __all__ = ["ACTIVE_GAIN", "Ground", "default_setup", "setting_changes", "thread_changes", "thread_counts"]
 
 ACTIVE_GAIN = 0.05
-"""Active waiting must gain more: it keeps the cores busy for minutes after the last token."""
+"""What active waiting must gain where nobody asked for tuning: it keeps the cores busy for minutes after an answer."""
 
 _MICRO_BATCHES = (128, 256, 1024, 2048)
 _DECODE: tuple[TestKind, ...] = ("generate",)
@@ -67,14 +67,16 @@ def thread_counts(usable: int) -> tuple[int, ...]:
     return tuple(count for count in dict.fromkeys(shares) if count >= 1)
 
 
-def thread_changes(usable: int, waits: tuple[Waiting, ...], counts: tuple[int, ...] = ()) -> Iterator[Change[Setup]]:
+def thread_changes(
+    usable: int, waits: tuple[Waiting, ...], counts: tuple[int, ...] = (), *, active_gain: float = GAIN
+) -> Iterator[Change[Setup]]:
     """Threads for decoding and for prompts, each by its own time, then how they wait: spinning is tried last."""
     for count in counts or thread_counts(usable):
         yield _setting("threads", str(count), _DECODE, threads=count)
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)
     for wait in waits:
-        yield Change("waiting", wait, _waits(wait), BOTH, ACTIVE_GAIN if wait == "active" else GAIN)
+        yield Change("waiting", wait, _waits(wait), BOTH, active_gain if wait == "active" else GAIN)
 
 
 def setting_changes(ground: Ground) -> tuple[Change[Setup], ...]:
@@ -107,13 +109,14 @@ def _computing(ground: Ground) -> Iterator[Change[Setup]]:
     """How weights are laid out and loaded, attention, micro-batches, and the cache's type where that was asked for."""
     yield _setting("repack", "off", repack=False)
     yield _setting("repack", "on", repack=True)
-    yield Change("load mode", "none", _loads("none", huge=False))
     if ground.huge_pages:
         yield Change("load mode", "none, huge pages", _loads("none", huge=True))
         yield Change("load mode", "mmap, huge pages", _loads("mmap", huge=True))
+    yield Change("load mode", "none", _loads("none", huge=False))
     yield Change("load mode", "mmap", _loads("mmap", huge=False))
     yield Change("flash attention", "off", _without_flash_attention)
-    yield _setting("flash attention", "on", flash_attention="on")
+    # "auto" is "on" wherever the engine can, so "on" is no option of its own.
+    yield _setting("flash attention", "auto", flash_attention="auto")
     for size in (*_MICRO_BATCHES, 512):
         # Below 512 the prompt must be longer than one micro-batch, above it longer than the default one.
         if size < ground.prompt_tokens or size == 512:

@@ -15,7 +15,7 @@ import msgspec
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.racing import Found, Workload, search
 from planner.measure.racing_bench import BenchTrack, Lengths, trial_layout
-from planner.measure.racing_space import thread_changes
+from planner.measure.racing_space import ACTIVE_GAIN, thread_changes
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
 from planner.types import Report
@@ -104,7 +104,7 @@ def choose_threads(
     ) as track:
         # Loading at a crawl must not leave a race of nothing.
         left_s = max(budget_s - (time.monotonic() - begin), 0.4 * budget_s)
-        changes = thread_changes(usable_threads, ("active", "passive"))
+        changes = thread_changes(usable_threads, ("active", "passive"), active_gain=ACTIVE_GAIN)
         found = search(track, default, changes, _TYPICAL, budget_s=left_s)
         disturbed = track.conditions.disturbed
     if disturbed:

@@ -214,3 +214,15 @@ def test_a_ratio_is_of_speeds_with_its_interval():
     assert few.median == pytest.approx(2.0)
     assert few.low < many.low < 2.0 < many.high < few.high
     assert ratio([]) is None
+
+
+def test_15_percent_of_the_grids_time_are_nearly_always_enough():
+    """Five runs of every point and a load for each, against the search with all of its loads."""
+    reached = []
+    for seed in range(SEEDS):
+        machine, _ = raced(seed, spread=0.3, noise=0.02, budget_s=0.0)
+        points = [Point(a, b, c, d) for a in range(4) for b in range(3) for c in range(3) for d in range(3)]
+        runs_s = sum(8 * machine.truth_s(each, "generate") + 64 * machine.truth_s(each, "prompt") for each in points)
+        machine, found = raced(seed, spread=0.3, noise=0.02, budget_s=0.15 * (0.5 * len(points) + 5 * runs_s))
+        reached.append(best_s(machine) / machine.answer_s(found.winner))
+    assert sum(1 for share in reached if share >= 0.97) >= 0.85 * SEEDS

@@ -5,7 +5,7 @@ import pytest
 from planner import catalogue
 from planner.measure.racing import search
 from planner.measure.racing_bench import trial_layout
-from planner.measure.racing_space import thread_changes
+from planner.measure.racing_space import ACTIVE_GAIN, thread_changes
 from planner.measure.slices import kinds_of_layers
 from planner.measure.suite import Subject
 from planner.measure.threads import _TYPICAL, _choice
@@ -51,7 +51,13 @@ SAFE = Setup(settings=Settings(context_tokens=512, threads=2, threads_batch=2), 
 )
 def test_only_a_clear_gain_takes_the_place_of_all_threads_that_wait_passively(one, active, threads, wait):
     """3 % for another number of threads, 5 % for active waiting."""
-    found = search(Given(one, active), SAFE, thread_changes(2, ("active", "passive")), _TYPICAL, budget_s=100.0)
+    found = search(
+        Given(one, active),
+        SAFE,
+        thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN),
+        _TYPICAL,
+        budget_s=100.0,
+    )
     choice = _choice(found)
     assert (choice.threads, choice.threads_batch, choice.openmp_wait) == (threads, threads, wait)
     assert choice.trusted
@@ -59,7 +65,9 @@ def test_only_a_clear_gain_takes_the_place_of_all_threads_that_wait_passively(on
 
 def test_a_trial_without_time_is_not_trusted():
     """What was not raced could have been faster."""
-    found = search(Given(1.9, 0.7), SAFE, thread_changes(2, ("active", "passive")), _TYPICAL, budget_s=0.0)
+    found = search(
+        Given(1.9, 0.7), SAFE, thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN), _TYPICAL, budget_s=0.0
+    )
     assert not _choice(found).trusted
 
 

@@ -15,7 +15,7 @@ from planner.types.measurement import TestKind
 from planner.types.settings import CacheType
 from planner.types.tuning import Setup, Waiting
 
-__all__ = ["ACTIVE_GAIN", "Ground", "default_setup", "setting_changes", "thread_changes", "thread_counts"]
+__all__ = ["ACTIVE_GAIN", "Ground", "setting_changes", "thread_changes", "thread_counts"]
 
 ACTIVE_GAIN = 0.05
 """What active waiting must gain where nobody asked for tuning: it keeps the cores busy for minutes after an answer."""
@@ -44,21 +44,6 @@ class Ground(NamedTuple):
     experts: bool = False
     prompt_tokens: int = 512
     cache_types: tuple[CacheType, ...] = ()
-
-
-def default_setup(setup: Setup, ground: Ground) -> Setup:
-    """``setup`` with what llama-server takes by itself: a thread for each physical core, its own batches."""
-    settings = replace(
-        setup.settings,
-        threads=ground.default_threads,
-        threads_batch=ground.default_threads,
-        flash_attention="auto",
-        batch=2048,
-        ubatch=512,
-        load_mode="mmap",
-        repack=True,
-    )
-    return Setup(settings=settings)
 
 
 def thread_counts(usable: int) -> tuple[int, ...]:

@@ -46,7 +46,8 @@ MODELS = (
 BUDGET_GIB = 12  # of all groups at once
 TOKENIZER_BYTES_PER_TOKEN = 340  # measured with llama.cpp's vocabularies; a phantom has none
 PROMPT_FLOPS = 0.3e12  # a prompt of a full micro-batch up to 0.3B parameters, fewer tokens beyond
-THRASHING_FAULTS_PER_TOKEN = 64  # each reads up to 64 KiB of the file again
+FAULTS_PER_TOKEN = 8
+"""From so many on weights are read from the file again for every token; a plan that fits has none in 32 tokens."""
 NOTHING_FITS = 10  # exit code
 
 
@@ -194,15 +195,19 @@ class Bench:
             return None
         settings = msgspec.convert(found["settings"], Settings)
         ran = self.run(group, found["model"], found["quantization"], settings, promise_bytes=None)
-        faults = ran.get("major_faults_while_generating", 0)
         return {
             "model": f"{found['model']} {found['quantization']}",
             "settings": changed(settings),
             "needed_bytes": found["needed_bytes"],
             "chosen_model": found["chosen_model"],
-            "rightly": not ran["ran"] or faults > 32 * THRASHING_FAULTS_PER_TOKEN,
+            "rightly": rightly(ran),
             "run": ran,
         }
+
+
+def rightly(ran: dict[str, Any]) -> bool:
+    """Whether what was refused did not run as it should: killed, or waiting for its weights at every token."""
+    return not ran["ran"] or ran.get("major_faults_while_generating", 0) > 32 * FAULTS_PER_TOKEN
 
 
 def changed(settings: Settings) -> dict[str, Any]:
@@ -216,6 +221,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     planned = [row for row in rows if "unchecked" not in row]
     ran = [row for row in planned if "run" in row]
     sample = [row["refused"] for row in planned if row.get("refused")]
+    right = sum(rightly(each["run"]) for each in sample)
     killed = [row for row in ran if row["run"]["killed"] or not row["run"]["ran"]]
     return {
         "plans": len(planned),
@@ -224,8 +230,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "killed_while_planning": sum(row["killed_while_planning"] for row in planned),
         "killed_while_running": len(killed),
         "refused_and_run": len(sample),
-        "refused_rightly": sum(each["rightly"] for each in sample),
-        "refused_rightly_share": round(sum(each["rightly"] for each in sample) / len(sample), 3) if sample else None,
+        "refused_rightly": sum(rightly(each["run"]) for each in sample),
+        "refused_rightly_share": round(sum(rightly(each["run"]) for each in sample) / len(sample), 3)
+        if sample
+        else None,
         "least_left_of_limit_mib": min(
             (round(row["limit_gib"] * 1024 - row["run"]["peak"] / MIB) for row in ran if row["run"].get("peak")),
             default=None,

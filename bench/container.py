@@ -230,10 +230,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "killed_while_planning": sum(row["killed_while_planning"] for row in planned),
         "killed_while_running": len(killed),
         "refused_and_run": len(sample),
-        "refused_rightly": sum(rightly(each["run"]) for each in sample),
-        "refused_rightly_share": round(sum(rightly(each["run"]) for each in sample) / len(sample), 3)
-        if sample
-        else None,
+        "refused_rightly": right,
+        "refused_rightly_share": round(right / len(sample), 3) if sample else None,
         "least_left_of_limit_mib": min(
             (round(row["limit_gib"] * 1024 - row["run"]["peak"] / MIB) for row in ran if row["run"].get("peak")),
             default=None,

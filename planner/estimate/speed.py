@@ -50,8 +50,10 @@ __all__ = [
 _CACHE_COST = (3.0, 1.5, 1.0)
 # Tokens from which a speed is judged by how well deep rows were predicted.
 _DEEP_TOKENS = 2048
-# A rate learnt from another kernel on the same machine carries this much doubt on each side.
-_FOREIGN_KERNEL = 1.8
+# Doubt on each side of a rate learnt from layers of another structure, or of another kernel's prompts.
+_FOREIGN = 1.8
+# What remains of it after the published costs of two kernels were compared (:func:`_by_kernel`).
+_BETWEEN_KERNELS = 1.15
 _ONE_RUN_DOUBT = 1.25
 _RUNS_DOUBT = 1.10
 
@@ -222,24 +224,26 @@ def _speed(times: Sequence[_Seconds | None], *, at_context_tokens: int) -> Speed
 
 
 def _learnt_generate(stage: Stage) -> _Seconds | None:
-    learnt = _pick(stage)
-    if learnt is None:
+    calibration = _pick(stage)
+    if calibration is None:
         return None
-    calibration, doubt = learnt
+    gain, doubt = _by_kernel(calibration.kernel, kernel_of(stage.quantization))
+    if calibration.structure != stage.structure:
+        doubt *= _FOREIGN
     rate = calibration.generate
     slow, middle, fast = (
-        (stage.weights_bytes + cost * stage.cache_bytes) / per_s
+        (stage.weights_bytes + cost * stage.cache_bytes) / (gain * per_s)
         for cost, per_s in zip(_CACHE_COST, (rate.low / doubt, rate.per_s, rate.high * doubt), strict=True)
     )
     return _Seconds(slow, middle, fast, f"{stage.device}: {calibration.basis}")
 
 
 def _learnt_prompt(stage: Stage) -> _Seconds | None:
-    learnt = _pick(stage)
-    if learnt is None or learnt[0].prompt is None:
+    calibration = _pick(stage)
+    if calibration is None or calibration.prompt is None:
         return None
-    calibration, doubt = learnt
-    rate = learnt[0].prompt
+    exact = (calibration.kernel, calibration.structure) == (kernel_of(stage.quantization), stage.structure)
+    rate, doubt = calibration.prompt, 1.0 if exact else _FOREIGN
     slow, middle, fast = (
         stage.parameters_active / per_s for per_s in (rate.low / doubt, rate.per_s, rate.high * doubt)
     )
@@ -291,19 +295,28 @@ def _by(stage: Stage) -> str:
     return f"{stage.threads} threads, {told}" if stage.backend == "cpu" else told
 
 
-def _pick(stage: Stage) -> tuple[Calibration, float] | None:
-    """The calibration to use and by how much its interval is widened.
+def _pick(stage: Stage) -> Calibration | None:
+    """The calibration to use: the structure weighs more than the kernel.
 
-    The same kernel and structure speak for themselves, anything else with doubt. Across recurrent and other layers
-    nothing is learnt: a delta net spends its time on a state and not only on weights, so the bytes per second of one
-    say little about the other (in one run on 2 cores Qwen3.6-35B-A3B had 6.2 tokens/s where Qwen3-30B-A3B had 8.9, and
-    both read 2 GB for a token).
+    Across recurrent and other layers nothing is learnt: a delta net spends its time on a state and not only on weights,
+    so the bytes per second of one say little about the other (in one run on 2 cores Qwen3.6-35B-A3B had 6.2 tokens/s
+    where Qwen3-30B-A3B had 8.9, and both read 2 GB for a token).
     """
     kernel = kernel_of(stage.quantization)
     usable = [each for each in stage.calibrations if each.structure.recurrent == stage.structure.recurrent]
-    # Nearest first: the structure weighs more than the kernel.
     usable.sort(key=lambda each: (each.structure != stage.structure, each.kernel != kernel))
-    if not usable:
-        return None
-    exact = usable[0].kernel == kernel and usable[0].structure == stage.structure
-    return usable[0], 1.0 if exact else _FOREIGN_KERNEL
+    return usable[0] if usable else None
+
+
+def _by_kernel(known: Kernel, wanted: Kernel) -> tuple[float, float]:
+    """The rate of one kernel over that of another on one CPU, and the doubt of it on each side.
+
+    Where cores wait for memory it is 1, where they unpack it is what published rows of single kernels say; the
+    geometric middle is off by no more than its own distance from both.
+    """
+    if known == wanted:
+        return 1.0, 1.0
+    constants = speed_model().constants
+    cost = [constants.get(f"cpu.core.{kernel}", 1.0) for kernel in (known, wanted)]
+    gain = math.sqrt(cost[0] / cost[1])
+    return gain, _BETWEEN_KERNELS * max(gain, 1 / gain)

@@ -249,6 +249,7 @@ def test_a_calibration_of_another_kernel_is_used_with_more_doubt():
     assert widths[2] > 1.3 * widths[1]
     # A type that takes longer to unpack is no faster per byte, and no slower than by all of that.
     assert same.tokens_per_s > near.tokens_per_s > far.tokens_per_s > same.tokens_per_s / 2.8
+    assert prompt_speed([stage(calibrations=calibrations)]) is None
 
 
 @given(st.lists(st.floats(0.5, 500), min_size=1, max_size=8))

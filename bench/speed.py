@@ -107,8 +107,16 @@ def _wanted(only: list[str], done: Mapping[str, Any]) -> Iterator[Subject]:
 def _write(path: Path, done: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".part")
-    new.write_text(json.dumps(done, indent=1))
+    # A line for each model: the covariance of a calibration would take a hundred thousand.
+    parts = [
+        f"{json.dumps(key)}: {_lines(value) if key == 'models' else json.dumps(value)}" for key, value in done.items()
+    ]
+    new.write_text("{\n" + ",\n".join(parts) + "\n}\n")
     new.replace(path)
+
+
+def _lines(models: Mapping[str, Any]) -> str:
+    return "{\n " + ",\n ".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in models.items()) + "\n}"
 
 
 def copy_bytes_per_s() -> float:

@@ -61,10 +61,6 @@ class MeasuringSession:
         self._bench = None
         self._resources.close()
 
-    def kept_threads(self, *, usable_threads: int) -> ThreadChoice | None:
-        """The threads that an earlier trial found, without timing anything; ``None`` when there was none."""
-        return kept_choice(self._store, usable_threads)
-
     def kept(
         self, subject: Subject, settings: Settings, tests: Sequence[Test], *, whole_tests: bool = False
     ) -> Measurement | None:

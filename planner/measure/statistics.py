@@ -10,17 +10,15 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, median
 
-from planner.types.measurement import Spread, TestResult
+from planner.types.measurement import Spread
 
 __all__ = [
     "MAX_RELATIVE_MAD",
     "MAX_SLOPE",
     "MAX_WARM_UPS",
     "NORMAL_MAD",
-    "clearly_faster",
     "disturbances",
     "drifts",
-    "is_disturbed",
     "is_warm",
     "median_absolute_deviation",
     "median_error",
@@ -153,11 +151,6 @@ def noise_note(samples_ns: Sequence[int]) -> str | None:
     return f"noisy: MAD {relative_mad(samples_ns):.0%} of the median"
 
 
-def is_disturbed(result: TestResult) -> bool:
-    """Whether the samples of ``result`` alone, whatever the machine said, show that something interfered."""
-    return bool(disturbances(result.samples_ns))
-
-
 def outlier_note(samples_ns: Sequence[int]) -> str | None:
     """A sentence about repetitions far outside the others, or ``None``; the median is not moved by them.
 
@@ -175,19 +168,6 @@ def outlier_note(samples_ns: Sequence[int]) -> str | None:
     return (
         f"{len(far)} of {len(samples_ns)} repetitions are outliers, the farthest {worst / middle:.2f} × the median time"
     )
-
-
-def clearly_faster(challenger: Sequence[float], holder: Sequence[float], *, by: float = 0.03) -> bool:
-    """Whether times of ``challenger`` beat those of ``holder``, measured in interleaved pairs, by more than ``by``.
-
-    Two conditions, so that noise seldom wins: the median of the paired ratios is below 1 − ``by``, and all pairs but
-    one in five agree on the direction (with the usual five pairs: chance 6/32 without the first condition).
-    """
-    pairs = [mine / theirs for mine, theirs in zip(challenger, holder, strict=True)]
-    if len(pairs) < 3:
-        return False
-    agreeing = sum(1 for ratio in pairs if ratio < 1)
-    return median(pairs) < 1 - by and agreeing >= math.ceil(0.8 * len(pairs))
 
 
 def robust_deviation(values: Sequence[float]) -> float:

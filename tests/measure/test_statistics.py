@@ -91,32 +91,6 @@ def test_warm_up_ends_when_two_successive_runs_agree_and_at_the_latest_after_six
     assert statistics.is_warm([1000, 500, 250, 120, 60, 30])
 
 
-@given(st.lists(st.floats(min_value=1, max_value=1e6), min_size=3, max_size=10))
-def test_nothing_is_clearly_faster_than_itself(samples: list[float]) -> None:
-    """An A/A comparison of the same numbers claims nothing."""
-    assert not statistics.clearly_faster(samples, samples)
-
-
-@given(
-    st.lists(st.floats(min_value=1, max_value=1e6), min_size=3, max_size=10), st.floats(min_value=0.2, max_value=0.9)
-)
-def test_a_real_gain_is_clear_and_only_one_way(samples: list[float], factor: float) -> None:
-    """A tenth or more on every pair wins, and the loser does not win too."""
-    faster = [sample * factor for sample in samples]
-    assert statistics.clearly_faster(faster, samples)
-    assert not statistics.clearly_faster(samples, faster)
-
-
-def test_two_runs_of_the_same_thing_seldom_claim_a_difference() -> None:
-    """Of 2000 A/A comparisons with 3 % noise at most 5 % see a gain."""
-    chance = random.Random(7)  # noqa: S311 - noise, no secret
-    wins = sum(
-        statistics.clearly_faster([chance.gauss(1, 0.03) for _ in range(7)], [chance.gauss(1, 0.03) for _ in range(7)])
-        for _ in range(2000)
-    )
-    assert wins <= 100
-
-
 @pytest.mark.parametrize("count", [2, 3, 5, 9, 20])
 def test_the_robust_deviation_is_unbiased_for_few_normal_samples(count: int) -> None:
     """Its mean over many draws is the true deviation within 3 %."""

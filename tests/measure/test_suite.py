@@ -14,7 +14,7 @@ from planner.measure.racing_space import thread_counts
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests, measure_candidate
-from planner.measure.threads import choose_threads
+from planner.measure.threads import choose_threads, kept_choice
 from planner.types.measurement import Measurement
 from planner.types.measurement import Test as Timed
 from planner.types.settings import Settings
@@ -202,7 +202,7 @@ def test_a_session_tries_threads_once(
     with MeasuringSession(lambda env: EngineChild(env=env), store, folder=tmp_path) as session:
         first = session.threads(subject, settings, usable_threads=2, budget_s=1.0)
         assert session.threads(subject, settings, usable_threads=2, budget_s=1.0) is first
-        assert session.kept_threads(usable_threads=2) == (first if first.trusted else None)
+        assert kept_choice(store, 2) == (first if first.trusted else None)
 
 
 def _prompt_speed(found: Measurement) -> float | None:

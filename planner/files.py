@@ -13,7 +13,7 @@ from pathlib import Path
 
 from planner.errors import ExitCode, FileIOError
 
-__all__ = ["atomic_write", "cache_dir", "phantom_folder", "profiles_dir", "try_atomic_write"]
+__all__ = ["atomic_write", "cache_dir", "data_dir", "phantom_folder", "profiles_dir", "try_atomic_write"]
 
 _ROOM_FOR_PHANTOMS_BYTES = 32 << 20
 
@@ -34,6 +34,19 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path  # noqa: PLC0415 - only needed without the override
 
     return user_cache_path("llama-planner", appauthor=False)
+
+
+def data_dir() -> Path:
+    """The folder for what cannot be made anew without work or traffic (receipts); not created here.
+
+    ``PLANNER_DATA_DIR`` moves it.
+    """
+    override = os.environ.get("PLANNER_DATA_DIR")
+    if override:
+        return Path(override)
+    from platformdirs import user_data_path  # noqa: PLC0415 - only needed without the override
+
+    return user_data_path("llama-planner", appauthor=False)
 
 
 def phantom_folder(parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:

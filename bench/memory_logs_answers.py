@@ -15,6 +15,8 @@ from memory_logs_models import File
 from memory_logs_questions import Question
 from memory_logs_records import Bytes, Log
 
+from planner.engine import devices
+from planner.engine.answers import weights_from_rows
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
 from planner.errors import EngineError
@@ -36,19 +38,23 @@ class _Buffer(msgspec.Struct, frozen=True):
 
 class _Answered(msgspec.Struct, frozen=True):
     buffers: list[_Buffer] = []
+    vocabulary_tokens: int = 0
     refused: str | None = None
 
 
 class _Weighed(msgspec.Struct, frozen=True):
+    tensors: list[tuple[str, int, str, int]]
     buffers: dict[str, int]
+    mapped: dict[str, int]
 
 
 class Answer(NamedTuple):
-    """MiB by device, as the engine's own sums."""
+    """MiB by device, as the engine's own sums; ``host_head_tokens`` is the vocabulary where the head lies in RAM."""
 
     weights: Bytes
     cache: Bytes
     compute: Bytes
+    host_head_tokens: int
 
 
 class Pair(NamedTuple):
@@ -66,20 +72,21 @@ class Pair(NamedTuple):
 
 def ask(child: EngineChild, file: File, asked: Question) -> Answer:
     """What the engine plans. Raises :class:`EngineError` where it refuses."""
-    devices = msgspec.to_builtins(asked.devices)
     with phantom_folder() as folder:
         path = Path(folder) / "phantom.gguf"
         write_phantom(path, file.layout)
-        place = {"path": str(path), "devices": devices}
+        place = {"path": str(path), "devices": msgspec.to_builtins(asked.devices)}
         weighed = msgspec.convert(child.ask("weights", {**place, "settings": asked.settings}), _Weighed)
         answers = child.ask("buffers", {**place, "settings": [asked.settings]})["answers"]
     (answered,) = msgspec.convert(answers, list[_Answered])
     if answered.refused:
         raise EngineError(answered.refused, hint="the record says why in memory_log_misses.toml")
+    head = weights_from_rows(weighed.tensors, weighed.buffers, weighed.mapped).head_buffer
     return Answer(
         weights=by_device(weighed.buffers, asked),
         cache=by_device({each.name: each.context_bytes for each in answered.buffers}, asked),
         compute=by_device({each.name: each.compute_bytes for each in answered.buffers}, asked),
+        host_head_tokens=answered.vocabulary_tokens if devices.device_of(head) == devices.HOST else 0,
     )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-from memory_logs_answers import Pair
+from memory_logs_answers import HOST, Answer, Pair
 from memory_logs_questions import Question
 from memory_logs_records import DATA
 
-from planner.estimate.bound import compute_bound_bytes
+from planner.estimate.bound import compute_bound_bytes, host_logits_bytes
 from planner.types.settings import Settings
 
 __all__ = [
@@ -61,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     compute_lines: bool | None = None
     compute_deviation: float | None = None
     above_bound: list[str] = []
+    compute_above_bound: list[str] = []
     unasked: str | None = None
 
 
@@ -82,18 +83,23 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     compute_median_deviation_percent: float
     bound_compared: int
     bound_exceeded: int
+    compute_bound_exceeded: int
     misses: int
     misses_unknown: int
     held: bool
 
 
-def bound_mib(compute_mib: float, asked: Question) -> float:
-    """The planner's own bound of a compute buffer that is ``compute_mib`` with the engine of today."""
+def bound_mib(compute_mib: float, asked: Question, *, host_head_tokens: int = 0) -> float:
+    """The planner's own bound of a compute buffer that is ``compute_mib`` with the engine of today.
+
+    ``host_head_tokens`` is given for a host beside cards, where the head lies in RAM.
+    """
     settings = msgspec.convert(asked.settings, Settings)
-    return compute_bound_bytes(round(compute_mib * _MIB), settings, devices=len(asked.devices)) / _MIB
+    bound = compute_bound_bytes(round(compute_mib * _MIB), settings, devices=len(asked.devices))
+    return (bound + host_logits_bytes(host_head_tokens, settings)) / _MIB
 
 
-def judge(row: Row, found: Sequence[Pair], asked: Question) -> Row:
+def judge(row: Row, found: Sequence[Pair], asked: Question, answer: Answer) -> Row:
     """``row`` with its numbers and verdicts."""
     compute = [each for each in found if each.part == "compute"]
     told, answered = sum(each.told for each in compute), sum(each.found for each in compute)
@@ -105,7 +111,8 @@ def judge(row: Row, found: Sequence[Pair], asked: Question) -> Row:
         compute=Pair("compute", "all", told, answered).within(LINE) if compute else None,
         compute_lines=all(each.within(LINE) for each in compute) if compute else None,
         compute_deviation=answered / told - 1 if told else None,
-        above_bound=sorted(set(_above(found, asked))),
+        above_bound=sorted(set(_above(found, asked, answer))),
+        compute_above_bound=sorted({each.device for each in compute if each.told > _bound(each, asked, answer)}),
     )
 
 
@@ -114,16 +121,21 @@ def _agree(found: Iterable[Pair], part: str) -> bool | None:
     return all(each.within(EXACT) for each in those) if those else None
 
 
-def _above(found: Sequence[Pair], asked: Question) -> Iterator[str]:
+def _bound(compute: Pair, asked: Question, answer: Answer) -> float:
+    tokens = answer.host_head_tokens if asked.devices and compute.device == HOST else 0
+    return bound_mib(compute.found, asked, host_head_tokens=tokens)
+
+
+def _above(found: Sequence[Pair], asked: Question, answer: Answer) -> Iterator[str]:
     """Devices that hold more than the bound: in compute alone, or in all that was compared."""
     for device in {each.device for each in found}:
         those = [each for each in found if each.device == device]
         compute = [each for each in those if each.part == "compute"]
-        if any(each.told > bound_mib(each.found, asked) for each in compute):
+        if any(each.told > _bound(each, asked, answer) for each in compute):
             yield device
         told = sum(each.told for each in those)
         exact = sum(each.found for each in those if each.part != "compute") * (1 + EXACT)
-        if told > exact + sum(bound_mib(each.found, asked) for each in compute) + 0.02 * len(those):
+        if told > exact + sum(_bound(each, asked, answer) for each in compute) + 0.02 * len(those):
             yield device
 
 
@@ -189,7 +201,11 @@ def summarize(rows: Sequence[Row], causes: Sequence[Cause]) -> Summary:
         compute_median_deviation_percent=round(100 * deviations[len(deviations) // 2], 2) if deviations else 0.0,
         bound_compared=sum(bool(row.pairs) for row in rows),
         bound_exceeded=len(exceeded),
+        compute_bound_exceeded=sum(bool(row.compute_above_bound) for row in rows),
         misses=sum(len(misses(row)) for row in rows),
         misses_unknown=sum((row.id, part) in unknown for row in rows for part in misses(row)),
-        held=shares[0] >= 0.95 and shares[1] >= 0.80 and not faults(rows, causes),
+        held=shares[0] >= 0.95
+        and shares[1] >= 0.80
+        and not any(row.compute_above_bound for row in rows)
+        and not faults(rows, causes),
     )

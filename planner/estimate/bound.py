@@ -9,7 +9,7 @@ this, but for the causes listed with the results.
 
 from planner.types.settings import Settings
 
-__all__ = ["compute_bound_bytes"]
+__all__ = ["compute_bound_bytes", "host_logits_bytes"]
 
 _SHARE = 0.10
 _CONSTANT_BYTES = 16 << 20
@@ -34,3 +34,12 @@ def compute_bound_bytes(compute_bytes: int, settings: Settings, *, devices: int)
     cells = settings.context_tokens if settings.kv_unified else settings.context_tokens // settings.parallel
     mask = settings.ubatch * cells
     return round(compute_bytes * (1 + _SHARE)) + (2 * copies + 2) * mask + _CONSTANT_BYTES
+
+
+def host_logits_bytes(vocabulary_tokens: int, settings: Settings) -> int:
+    """What a host's bound takes in addition where the head's weights lie in RAM beside a card.
+
+    Today a card multiplies a head that it does not hold (it copies the weights over for a long prompt) and keeps the
+    logits of the micro-batch; builds of early 2025 made them on the host: one F32 for each word and token.
+    """
+    return 4 * vocabulary_tokens * settings.ubatch

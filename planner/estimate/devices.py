@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from planner.engine.answers import Buffers, Weights
 from planner.engine.devices import HOST, device_names, device_of
-from planner.estimate.bound import compute_bound_bytes
+from planner.estimate.bound import compute_bound_bytes, host_logits_bytes
 from planner.estimate.memory import REPACKED, engine_structures_bytes
 from planner.estimate.rows import device_row
 from planner.types.machine import Backend, Gpu, Machine
@@ -57,6 +57,8 @@ def memory_on_devices(
             compute = part.get("compute", 0)
             bound = compute_bound_bytes(compute, settings, devices=len(parts) - 1) if compute else 0
             part["margin"] = max(0, bound - compute)
+        if gpus and device_of(weights.head_buffer) == HOST:
+            host["margin"] += host_logits_bytes(full.vocabulary_tokens, settings)
     rows = [
         device_row(
             device,

@@ -11,18 +11,24 @@ from planner.render.rejected import rejected_lines
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.text import finish, machine_lines, memory_lines, settings_lines, speed_origin, speed_range, tokens
 from planner.render.untrusted import cleaned
-from planner.types.plan import Candidate, Goal, Plan
+from planner.types.plan import Candidate, Goal, Plan, Speed
 
-__all__ = ["goal_words", "plan_text"]
+__all__ = ["ASK_FOR_LESS", "answer", "goal_words", "plan_text", "quality_words", "speed_rows", "why"]
 
 _WORTH_ASKING = ("too-big", "too-slow", "answer-too-late", "lower-rank")
+ASK_FOR_LESS = (
+    "ask for less: a shorter --context, a lower --min-speed, fewer --parallel, more --family",
+    "ask why a model lost: planner why-not MODEL",
+)
+"""What to do next where a plan chose nothing."""
+
 _USES = {"chat": "chat", "code": "writing code", "reasoning": "reasoning", "documents": "long documents"}
 
 
 def plan_text(plan: Plan, style: Style = PLAIN) -> str:
     """The whole plan: answer, machine, choice, memory, speed, why, trade-offs, rejected, warnings, next steps."""
     plan = cleaned(plan)
-    lines = [style.heading(line) for line in paragraph(_answer(plan), indent="")]
+    lines = [style.heading(line) for line in paragraph(answer(plan), indent="")]
     lines += [*paragraph(f"You asked for {goal_words(plan.goal)}.", indent=""), ""]
     machine = [line for fact in machine_lines(plan.machine, style) for line in paragraph(fact)]
     # A plan for another machine must not be taken for one of this machine.
@@ -30,7 +36,7 @@ def plan_text(plan: Plan, style: Style = PLAIN) -> str:
     lines += section(title, machine, style)
     if plan.chosen is not None:
         lines += _chosen(plan.chosen, style)
-    lines += section("Why", bullets(_why(plan), style), style)
+    lines += section("Why", bullets(why(plan), style), style)
     lines += section("Trade-offs", _trade_offs(plan, style), style)
     lines += section("Rejected", rejected_lines(plan.rejected, style), style)
     lines += section(style.warn("Warnings"), bullets(plan.warnings, style), style)
@@ -60,7 +66,8 @@ def goal_words(goal: Goal) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _answer(plan: Plan) -> str:
+def answer(plan: Plan) -> str:
+    """The plan in one sentence: what to run and how fast it will be, or that nothing meets the goal."""
     chosen = plan.chosen
     if chosen is None:
         where = "this machine" if plan.machine.kind == "detected" else plan.machine.name
@@ -73,7 +80,7 @@ def _answer(plan: Plan) -> str:
 
 def _chosen(chosen: Candidate, style: Style) -> list[str]:
     what = f"{chosen.model}, quantization {chosen.quantization}, {units.gib(chosen.file_bytes)} of weights"
-    told = (what, *_quality(chosen, style), *settings_lines(chosen.settings, style))
+    told = (what, *quality_words(chosen, style), *settings_lines(chosen.settings, style))
     choice = [line for fact in told for line in paragraph(fact)]
     return [
         *section("Choice", choice, style),
@@ -82,7 +89,7 @@ def _chosen(chosen: Candidate, style: Style) -> list[str]:
     ]
 
 
-def _quality(chosen: Candidate, style: Style) -> tuple[str, ...]:
+def quality_words(chosen: Candidate, style: Style) -> tuple[str, ...]:
     """The index with its interval, the mode it holds for, and how long a typical answer takes."""
     index = chosen.index
     if index is None:
@@ -101,20 +108,25 @@ def _quality(chosen: Candidate, style: Style) -> tuple[str, ...]:
 
 
 def _speeds(chosen: Candidate, style: Style) -> list[str]:
-    speeds = chosen.speed
-    rows = [("writes an answer", speeds.generate), ("reads a prompt", speeds.prompt)]
-    deeper = [each for each in (speeds.generate_at_depth, speeds.generate_full) if each is not None]
-    rows[1:1] = [(f"after {tokens(each.at_context_tokens)} tokens", each) for each in deeper]
-    if speeds.generate_together is not None:
-        rows.insert(1, (f"each of {chosen.settings.parallel} at once", speeds.generate_together))
     table = [
         (name, units.rate(speed.tokens_per_s if speed else None), speed_range(speed, style), speed_origin(speed))
-        for name, speed in rows
+        for name, speed in speed_rows(chosen)
     ]
     return columns(("", "tokens/s", "range", "where the number comes from"), table, right=(1, 2))
 
 
-def _why(plan: Plan) -> list[str]:
+def speed_rows(chosen: Candidate) -> list[tuple[str, Speed | None]]:
+    """Every speed of a candidate in the order it is told, each with what it is the speed of."""
+    speeds = chosen.speed
+    rows: list[tuple[str, Speed | None]] = [("writes an answer", speeds.generate), ("reads a prompt", speeds.prompt)]
+    deeper = [each for each in (speeds.generate_at_depth, speeds.generate_full) if each is not None]
+    rows[1:1] = [(f"after {tokens(each.at_context_tokens)} tokens", each) for each in deeper]
+    if speeds.generate_together is not None:
+        rows.insert(1, (f"each of {chosen.settings.parallel} at once", speeds.generate_together))
+    return rows
+
+
+def why(plan: Plan) -> list[str]:
     """The plan's reasons, or the chosen candidate's own where the plan gives none."""
     reasons = plan.reasons or (plan.chosen.reasons if plan.chosen else ())
     return [reason.text for reason in reasons]
@@ -152,7 +164,7 @@ def _point(candidate: Candidate, chosen: Candidate | None, style: Style) -> tupl
 
 def _next(plan: Plan, style: Style) -> list[str]:
     if plan.chosen is None or plan.commands is None:
-        return section("Next", _next_without_choice(style), style)
+        return section("Next", bullets(ASK_FOR_LESS, style), style)
     commands = plan.commands
     shell = shell_lines(commands.llama_server, commands.environment, width=WIDTH, indent=INDENT * 3)
     steps = []
@@ -180,13 +192,3 @@ def _loser(plan: Plan) -> str:
     losers += [(runner.model, runner.quantization) for runner in plan.alternatives]
     model, quantization = losers[0] if losers else ("MODEL", None)
     return f"{model}:{quantization}" if quantization else model
-
-
-def _next_without_choice(style: Style) -> list[str]:
-    return bullets(
-        [
-            "ask for less: a shorter --context, a lower --min-speed, fewer --parallel, more --family",
-            "ask why a model lost: planner why-not MODEL",
-        ],
-        style,
-    )

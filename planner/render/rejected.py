@@ -7,7 +7,7 @@ from planner.render.layout import paragraph
 from planner.render.style import Style
 from planner.types.plan import ReasonCode, Rejected
 
-__all__ = ["REASON_WORDS", "rejected_lines"]
+__all__ = ["REASON_WORDS", "by_reason", "rejected_lines"]
 
 REASON_WORDS: dict[ReasonCode, str] = {
     "best": "the best of all",
@@ -37,14 +37,18 @@ REASON_WORDS: dict[ReasonCode, str] = {
 _NAMED = 3
 
 
+def by_reason(rejected: Sequence[Rejected]) -> list[tuple[ReasonCode, list[str]]]:
+    """The losers' names under the reason that decided, the most frequent reason first."""
+    ordered = sorted(rejected, key=_code)
+    groups = [(code, [_name(each) for each in members]) for code, members in groupby(ordered, key=_code)]
+    return sorted(groups, key=lambda group: (-len(group[1]), group[0]))
+
+
 def rejected_lines(rejected: Sequence[Rejected], style: Style) -> list[str]:
     """One line for each reason, the most frequent first, naming a few of the losers."""
-    by_code = sorted(rejected, key=_code)
-    groups = [(code, list(members)) for code, members in groupby(by_code, key=_code)]
-    groups.sort(key=lambda group: (-len(group[1]), group[0]))
     lines: list[str] = []
-    for code, members in groups:
-        names = [_name(member) for member in members[:_NAMED]]
+    for code, members in by_reason(rejected):
+        names = members[:_NAMED]
         more = ", …" if style.unicode else ", ..."
         rest = more if len(members) > _NAMED else ""
         lines += paragraph(f"{len(members):>3} {REASON_WORDS[code]}: {', '.join(names)}{rest}", hanging=" " * 6)

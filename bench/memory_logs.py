@@ -3,8 +3,9 @@
 Four claims over the published load logs of mainline builds (2024 to 2026; CUDA, ROCm, Vulkan, Metal, CPU): weights and
 cache agree within 1 % in 95 % of the records, on every device; all compute buffers of a record together agree within
 10 % in 80 %; no compute buffer is above the safe bound, and a device holds more in all only where its engine held other
-weights or another cache; every miss has its cause in ``data/memory_log_misses.toml``. Refuted by one share that is lower, one miss without a cause, or one cause beside a
-record that agrees. The engine asked is the one installed here, with phantom devices in the place of the cards.
+weights or another cache; every miss has its cause in ``data/memory_log_misses.toml``. Refuted by one share that is
+lower, one compute buffer above the bound, one miss without a cause, or one cause beside a record that agrees. The
+engine asked is the one installed here, with phantom devices in the place of the cards.
 
     python bench/memory_logs.py [--logs FILE] [--ids L0102,…] [--json] [--output bench/results/memory_logs.json]
 """

@@ -72,7 +72,7 @@ def test_no_device_holds_more_than_the_safe_bound(rows):
     assert {row.id for row in rows if row.above_bound} == {"L0296", "L0354"}
 
 
-def test_no_compute_buffer_is_above_the_safe_bound(bench, rows):
+def test_no_compute_buffer_is_above_the_safe_bound(rows):
     """The host of a build that made the logits on the CPU among them (L0041)."""
     above = [row.id for row in rows if row.compute_above_bound]
     assert above == []

@@ -6,6 +6,7 @@ from planner.types import Report
 from planner.types.artifact import Artifact
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, Origin
+from planner.types.model import Thinking
 from planner.types.quality import TaskGroup
 from planner.types.settings import CacheType, LoadMode, Settings
 
@@ -16,6 +17,7 @@ __all__ = [
     "Goal",
     "Index",
     "MemoryOrigin",
+    "ModelFacts",
     "Plan",
     "Reason",
     "ReasonCode",
@@ -235,8 +237,34 @@ class Commands(Report, frozen=True, kw_only=True):
     weights_hint: str = ""
 
 
+class ModelFacts(Report, frozen=True, kw_only=True):
+    """What a deployment tells about the chosen model, as the catalogue or its header knew it when the plan was made.
+
+    ``license`` is a name (``apache-2.0``), ``license_commercial`` ``None`` where no source was read.
+    ``parameters_active`` is the share that a token passes through.
+    """
+
+    id: str
+    name: str
+    family: str
+    vendor: str
+    architecture: str
+    parameters: int
+    parameters_active: int
+    context_native: int
+    thinking: Thinking
+    license: str
+    license_commercial: bool | None = None
+    license_source: str | None = None
+    hf_repo: str | None = None
+    modelscope_id: str | None = None
+    sources: tuple[str, ...] = ()
+
+
 class Plan(Report, frozen=True, kw_only=True):
     """The document that ``planner plan`` writes; ``chosen`` is ``None`` when nothing meets the goal.
+
+    ``model`` tells about the chosen one, ``None`` in plans of before it was written.
 
     ``pareto`` are the candidates, the chosen one among them, that nothing else which was worked out beats in quality,
     speed and memory at once, the best index first. ``trade_off`` says in one sentence what the choice gave up for what.
@@ -249,6 +277,7 @@ class Plan(Report, frozen=True, kw_only=True):
     machine: Machine
     engine_build: str
     chosen: Candidate | None
+    model: ModelFacts | None = None
     alternatives: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
     pareto: tuple[Candidate, ...] = ()

@@ -21,7 +21,8 @@ from planner.measure.threads import ThreadChoice, kept_choice
 from planner.render.commands import commands
 from planner.types import Report
 from planner.types.artifact import Artifact, Repository
-from planner.types.plan import Candidate, Goal, Plan, Reason
+from planner.types.model import Model
+from planner.types.plan import Candidate, Goal, ModelFacts, Plan, Reason
 from planner.units import gib
 from planner.workflow.costing import kept_costing
 from planner.workflow.drifting import drift_warnings
@@ -210,6 +211,7 @@ def _written(session: Session, prepared: _Prepared, goal: Goal, timed: Timed, wa
         machine=session.machine,
         engine_build=session.oracle.system().build,
         chosen=chosen,
+        model=_facts(session.sources.model(chosen.model)) if chosen else None,
         alternatives=tuple([*ranked[1:], *trade_offs][:_MOST_ALTERNATIVES]),
         rejected=evaluation.rejected,
         pareto=final(evaluation.pareto),
@@ -218,6 +220,27 @@ def _written(session: Session, prepared: _Prepared, goal: Goal, timed: Timed, wa
         commands=commands(chosen, session.sources.model(chosen.model)) if chosen else None,
         reasons=chosen.reasons if chosen else _nothing_meets(evaluation),
         warnings=(*warnings, *_gpu_warnings(session), *_context_warnings(session, chosen), *_waiting_warnings(chosen)),
+    )
+
+
+def _facts(model: Model) -> ModelFacts:
+    """What later steps tell about a model, so that they need not ask the catalogue again."""
+    return ModelFacts(
+        id=model.id,
+        name=model.name,
+        family=model.family,
+        vendor=model.vendor,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        parameters_active=model.parameters_active,
+        context_native=model.context_native,
+        thinking=model.thinking,
+        license=model.license.id,
+        license_commercial=model.license.commercial,
+        license_source=model.license.source,
+        hf_repo=model.hf_repo,
+        modelscope_id=model.modelscope_id,
+        sources=model.sources,
     )
 
 

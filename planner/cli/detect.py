@@ -24,25 +24,22 @@ def command(*, capture: Path | None, machine: str | None, engine_python: str | N
 
     Processor, memory with every container limit, disk, power, GPUs and the engine's own devices.
     """
-    from planner import workflow
+    from planner import api
     from planner.cli import output
 
     if capture is not None and machine is not None:
         raise click.UsageError("--capture records this machine; it cannot be combined with --machine")
     if capture is not None:
+        from planner import workflow
         from planner.files import atomic_write
 
         atomic_write(capture, workflow.capture())
         output.print_note(f"raw answers saved: {capture}")
-    found, notes = workflow.detect(machine=machine, engine_python=engine_python)
+    found = api.detect(machine=machine, engine_python=engine_python)
     if as_json:
-        from msgspec.structs import replace
-
-        fresh = tuple(note for note in notes if note not in found.notes)
-        output.print_json(replace(found, notes=(*found.notes, *fresh)))
+        output.print_json(found)
     else:
         from planner.render.detect import machine_text
 
-        fresh = tuple(note for note in notes if note not in found.notes)
-        output.print_text(machine_text(found, fresh, output.style()))
+        output.print_text(machine_text(found, output.style()))
     return 0

@@ -3,9 +3,9 @@
 import click
 
 from planner.cli.options import (
+    asked_of_a_model,
     engine_option,
     engine_settings_options,
-    estimate_request,
     json_option,
     machine_option,
     quantization_option,
@@ -46,12 +46,12 @@ def command(
     MODEL is a name from "planner models", MODEL:QUANT, or files: hf:owner/repo[:QUANT], ms:owner/repo[:QUANT], an https
     address, a .gguf file or a folder. Of files only the header is read.
     """
-    from planner import workflow
+    from planner import api
     from planner.cli import output
 
-    request = estimate_request(model, settings)
+    asked = asked_of_a_model(settings)
     if explain:
-        explanation = workflow.explain(request)
+        explanation = api.explain(model, **asked)
         if as_json:
             output.print_json(explanation)
         else:
@@ -59,7 +59,7 @@ def command(
 
             output.print_text(explanation_text(explanation, output.style()))
         return 0
-    candidate = workflow.estimate(request)
+    candidate = api.estimate(model, **asked)
     if as_json:
         output.print_json(candidate)
     else:

@@ -2,15 +2,15 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 from planner.cli.options import (
     Command,
+    asked_of_a_model,
     engine_option,
     engine_settings_options,
-    estimate_request,
     json_option,
     quantization_option,
     settings_options,
@@ -22,7 +22,6 @@ from planner.errors import ExitCode
 if TYPE_CHECKING:
     from planner.render.llama_bench import LlamaBenchFormat
     from planner.types.measurement import Measurement, Test
-    from planner.workflow import EstimateRequest
 
 __all__ = ["command"]
 
@@ -139,16 +138,16 @@ def _kept(path: Path | None, *, as_json: bool) -> int:
 
 def _measure(model: str, options: dict[str, object], table: "LlamaBenchFormat | None", *, as_json: bool) -> int:
     """Time one model and print it."""
-    from planner import workflow
+    from planner import api, workflow
     from planner.cli.progress import progress
 
     against = cast("Path | None", options.pop("against"))
     before = None if against is None else workflow.read_measurement(against)
     effort: Literal["quick", "full"] = "quick" if options.pop("quick") else "full"
     llama_bench = cast("Path | None", options.pop("llama_bench"))
-    request, wanted = _asked(model, options)
+    asked, wanted = _asked(options)
     with progress(quiet=as_json or table is not None) as shown:
-        measured = workflow.measure(request, effort=effort, tests=wanted, llama_bench=llama_bench, progress=shown)
+        measured = api.measure(model, effort=effort, tests=wanted, llama_bench=llama_bench, progress=shown, **asked)
     if against is not None and before is not None:
         measured = workflow.against(measured, before, against.name)
     _print(measured, table, as_json=as_json)
@@ -177,8 +176,8 @@ def _print(measured: "Measurement", table: "LlamaBenchFormat | None", *, as_json
         output.print_text(measurement_text(measured, output.style(), elsewhere=workflow.elsewhere(measured)))
 
 
-def _asked(model: str, options: dict[str, object]) -> "tuple[EstimateRequest, tuple[Test, ...]]":
-    """The request, and each test at each depth with each number of sequences and threads.
+def _asked(options: dict[str, object]) -> "tuple[dict[str, Any], tuple[Test, ...]]":
+    """What is asked of the model, and each test at each depth with each number of sequences and threads.
 
     No tests where none of these was asked for, so that the workflow takes its own. One number of threads is a setting,
     several are tests.
@@ -189,10 +188,10 @@ def _asked(model: str, options: dict[str, object]) -> "tuple[EstimateRequest, tu
     threads = cast("tuple[int, ...] | None", options["threads"])
     options["parallel"] = max(parallel) if parallel else None
     options["threads"] = max(threads) if threads else None
-    request = estimate_request(model, options)
+    asked = asked_of_a_model(options)
     several = threads if threads is not None and len(threads) > 1 else None
     if not any((wanted, at, several, parallel)):
-        return request, ()
+        return asked, ()
     from planner.measure.llama_bench import parse_test
 
     found = (
@@ -202,4 +201,4 @@ def _asked(model: str, options: dict[str, object]) -> "tuple[EstimateRequest, tu
         for sequences in parallel or (1,)
         for prompt, answer in wanted or ((512, 0), (0, 128))
     )
-    return request, tuple(test for test in found if test is not None)
+    return asked, tuple(test for test in found if test is not None)

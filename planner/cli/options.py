@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -11,7 +11,6 @@ from planner.cli.values import (
     FLASH_ATTENTION,
     LOAD_MODES,
     MOST_SEQUENCES,
-    MOST_TOKENS,
     USES,
     language_code,
     size_bytes,
@@ -22,14 +21,12 @@ from planner.cli.values import (
 if TYPE_CHECKING:
     from planner.types.plan import Use
     from planner.types.settings import CacheType, LoadMode
-    from planner.workflow import EstimateRequest
 
 __all__ = [
     "Command",
-    "check_context",
+    "asked_of_a_model",
     "engine_option",
     "engine_settings_options",
-    "estimate_request",
     "goal_options",
     "json_option",
     "machine_option",
@@ -162,23 +159,15 @@ def engine_settings_options(function: Command) -> Command:
     )
 
 
-def estimate_request(model: str, given: Mapping[str, object]) -> "EstimateRequest":
-    """One model and its settings as a request; ``given`` are the options of a command, by their names.
+def asked_of_a_model(given: Mapping[str, object]) -> dict[str, Any]:
+    """The options of a command, by the names that :class:`planner.api.Asked` has for them.
 
-    What was not asked for is left out, so that the defaults live in one place, the request itself.
+    What was not asked for stays ``None``, so that the defaults live in one place, the request itself.
     """
-    import msgspec
-
-    from planner import workflow
-
     options = dict(given)
-    # Both went through their types: a number of tokens, a number of sequences.
-    context, parallel = (cast("int | None", options[name]) for name in ("context", "parallel"))
-    check_context(context, parallel)
     cache, draft_cache = options.pop("kv_type"), options.pop("draft_kv_type", None)
     patterns = cast("tuple[tuple[tuple[str, str], ...], ...]", options.pop("tensor_overrides", ()))
-    named = {
-        "model": model,
+    return {
         "quantization": options.pop("quant"),
         "context_tokens": options.pop("context"),
         "cache_type_k": cache,
@@ -188,10 +177,6 @@ def estimate_request(model: str, given: Mapping[str, object]) -> "EstimateReques
         "tensor_overrides": tuple(pair for given_once in patterns for pair in given_once) or None,
         **options,
     }
-    asked = {key: value for key, value in named.items() if value is not None}
-    if asked.get("mtp") and "draft" in asked:
-        raise click.UsageError("--mtp and --draft are two ways to draft; choose one")
-    return msgspec.convert(asked, workflow.EstimateRequest)
 
 
 def quantization_option(function: Command) -> Command:
@@ -199,15 +184,6 @@ def quantization_option(function: Command) -> Command:
     return click.option(
         "--quant", metavar="Q", callback=_upper, help="Quantization by llama.cpp's name, such as Q4_K_M."
     )(function)
-
-
-def check_context(context: int | None, parallel: int | None) -> None:
-    """Refuse a context that no counter of the engine can hold once it is shared by all sequences."""
-    whole = (context or 1) * (parallel or 1)
-    if whole > MOST_TOKENS:
-        raise click.UsageError(
-            f"--context {context} for --parallel {parallel} makes {whole} tokens; at most {MOST_TOKENS} are possible"
-        )
 
 
 def _with_goal(function: Command) -> Command:
@@ -229,7 +205,6 @@ def _with_goal(function: Command) -> Command:
     ) -> int:
         from planner.types.plan import Goal
 
-        check_context(context, parallel)
         goal = Goal(
             # click.Choice let only the literals through.
             use=cast("Use", use),

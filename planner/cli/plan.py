@@ -47,7 +47,7 @@ def command(
     """
     from msgspec.structs import replace
 
-    from planner import workflow
+    from planner import api
     from planner.cli import output
     from planner.cli.progress import progress
 
@@ -57,7 +57,7 @@ def command(
         raise click.UsageError("--local and --model exclude each other")
     measure: Literal["none", "quick", "full"] = "none" if no_measure else "quick" if quick else "full"
     with progress(quiet=as_json) as shown:
-        plan = workflow.plan(
+        plan = api.plan(
             replace(goal, model=model, quantization=quant, local=local),
             machine=machine,
             measure=measure,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from planner.cli.options import (
+    asked_of_a_model,
     engine_option,
     engine_settings_options,
-    estimate_request,
     json_option,
     quantization_option,
     settings_options,
@@ -54,19 +54,20 @@ def command(
     option names is left as it is. "planner plan" uses the threads that were found. A run that something disturbed
     recommends nothing, and ends with exit code 12.
     """
-    from planner import workflow
+    from planner import api
     from planner.cli import output
     from planner.cli.progress import progress
 
-    request = estimate_request(model, options)
+    asked = asked_of_a_model(options)
     with progress(quiet=as_json) as shown:
-        tuning = workflow.tune(
-            request,
+        tuning = api.tune(
+            model,
             # click.Choice let only the literals through.
             use=cast("Use", use),
             budget_s=time_limit,
             cache_types=cast("tuple[CacheType, ...]", cache_types),
             progress=shown,
+            **asked,
         )
     if as_json:
         output.print_json(tuning)

@@ -23,10 +23,10 @@ def command(*, name: str, goal: "Goal", machine: str | None, engine_python: str 
 
     Takes the same options as "planner plan": the answer holds for that goal on that machine.
     """
-    from planner import workflow
+    from planner import api
     from planner.cli import output
 
-    answer = workflow.why_not(goal, name, machine=machine, engine_python=engine_python)
+    answer = api.why_not(goal, name, machine=machine, engine_python=engine_python)
     if as_json:
         output.print_json(answer)
     else:

@@ -12,8 +12,8 @@ from planner.types.machine import Cpu, Disk, Engine, Gpu, Machine, Memory, Power
 __all__ = ["machine_text"]
 
 
-def machine_text(machine: Machine, notes: tuple[str, ...] = (), style: Style = PLAIN) -> str:
-    """The whole machine; ``notes`` are added to the machine's own."""
+def machine_text(machine: Machine, style: Style = PLAIN) -> str:
+    """The whole machine, with what could not be found out."""
     lines = [
         style.heading(f"{machine.name} ({machine.kind})"),
         *labelled("System", [facts([machine.os, machine.kernel, machine.architecture], style)]),
@@ -25,7 +25,7 @@ def machine_text(machine: Machine, notes: tuple[str, ...] = (), style: Style = P
     lines += _gpus(machine.gpus, style)
     lines += labelled("Engine", _engine(machine.engine, style) if machine.engine else ["none"])
     lines.append("")
-    lines += section("Notes", bullets([*machine.notes, *notes], style), style)
+    lines += section("Notes", bullets(machine.notes, style), style)
     lines.append("Where each number was read: planner detect --json")
     return finish(lines)
 

@@ -13,6 +13,7 @@ import pytest
 
 from planner.engine.phantom import write_phantom
 from planner.errors import EngineDiedError, EngineError, MissingInputError, UsageError
+from planner.measure import llama_bench_run
 from planner.measure.llama_bench_run import arguments, find_llama_bench, measure_with_llama_bench
 from planner.types.measurement import Measurement
 from planner.types.measurement import Test as Timed
@@ -132,7 +133,7 @@ def test_a_failure_is_told_in_the_programs_own_words(script, extra, error, words
 
 def test_a_program_that_hangs_is_ended(script, monkeypatch):
     """Whatever the first round may take elsewhere."""
-    monkeypatch.setattr("planner.measure.llama_bench_run._FIRST_ROUND_S", 0.5)
+    monkeypatch.setattr(llama_bench_run, "_FIRST_ROUND_S", 0.5)
     with pytest.raises(EngineDiedError, match="no answer"):
         measured(script("time.sleep(60)"))
 

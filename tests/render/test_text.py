@@ -52,7 +52,9 @@ def texts(plan, chosen, model, known, inspection, measurement, local):
         "local": lambda style: local_text(local, home="/homes/somebody", style=style),
         "plan": lambda style: plan_text(plan, style),
         "nothing": lambda style: plan_text(nothing, style),
-        "machine": lambda style: machine_text(plan.machine, ("no engine was asked",), style),
+        "machine": lambda style: machine_text(
+            replace(plan.machine, notes=(*plan.machine.notes, "no engine was asked")), style
+        ),
         "estimate": lambda style: estimate_text(chosen, style),
         "models": lambda style: models_text([model], [known], ["qwen3-vl-2b"], style=style),
         "show": lambda style: show_text(model, CAPABILITIES, style=style),

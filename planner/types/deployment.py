@@ -4,13 +4,13 @@ The mistake it prevents: every output format reading the plan in its own way, so
 made from one plan start different servers.
 """
 
-from planner.types import Report
+from planner.types import Record, Report
 from planner.types.artifact import Artifact
 from planner.types.machine import Backend
 from planner.types.plan import DeviceMemory, ModelFacts, Speeds
 from planner.types.settings import Settings
 
-__all__ = ["Deployment", "GpuUse"]
+__all__ = ["Deployment", "ExportOptions", "GpuUse"]
 
 
 class GpuUse(Report, frozen=True, kw_only=True):
@@ -64,3 +64,12 @@ class Deployment(Report, frozen=True, kw_only=True):
     def gpu_names(self) -> tuple[str, ...]:
         """The engine's names of the GPUs that take part."""
         return tuple(gpu.device for gpu in self.gpus)
+
+
+class ExportOptions(Record, frozen=True, kw_only=True):
+    """What a format may need beside the deployment; each format says which it reads.
+
+    ``image`` is a container image with its tag or digest.
+    """
+
+    image: str | None = None

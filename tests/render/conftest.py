@@ -1,3 +1,5 @@
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +7,11 @@ import msgspec
 import pytest
 
 from planner.measure.calibration import CalibrationTold, Cost, Signature
+from planner.render.deployment import deployment
 from planner.render.documents import LocalDocument, local_document
 from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
+from planner.types.deployment import Deployment
 from planner.types.drift import Change, DriftReport
 from planner.types.explanation import DeviceParts, Explanation, PartName, Section, TypeBytes
 from planner.types.inspection import Inspection
@@ -198,3 +202,48 @@ def tuning(chosen: Candidate) -> Tuning:
         llama_server=("taskset", "--cpu-list", "0,2,4,6", "llama-server", "--model", "m.gguf"),
         environment={"OMP_WAIT_POLICY": "passive"}, llama_cpp_python="import llama_cpp\n",
     )  # fmt: skip
+
+
+_NASTY = (
+    "it's.gguf", 'say "hi".gguf', "a\nb.gguf", "a\r\nb", "\n", "100%.gguf", "%h%%n%.gguf", "%", "#1.gguf", "a #b",
+    "; rm -rf x", ";", "$(touch owned).gguf", "`touch owned`", "$HOME", "${HOME}", "$$", "$1", "\\", "a\\", "a\\n",
+    "\\x41", "-model.gguf", "--host", "--", "-", " lead", "trail ", "two  blanks", "\t", "a\tb", "\x01", "\x1b[2J",
+    "\x7f", "\x85", "\xa0", "\u2028", "\u2029", "\ufeffbom", "\ufffe", "\u202egguf", "模型.gguf", "модель", "é",
+    "e\u0301", "😀.gguf", "null", "true", "yes", "~", "1e3", "0x10", "0o7", "2026-11-23", "12:30", "*", "&a", "!tag",
+    "| tee", "> x", "< x", "{{ x }}", "{a: b}", "[x]", "a: b", "a:", ": b", "- x", "? x", "@x", "%YAML", "---", "...",
+    "a,b", "a=b", "=", "'", '"', "''", '""', "'" * 3, '"' * 3, "\"'\"'$`\\", "*?[a]", "a|b&&c", "!!", "!1", "^x^y",
+    "~root", "$'x'", "%%", "%d", "{", "}", "(", ")", "EOF", "a" * 200,
+)  # fmt: skip
+_PIECES = (
+    *_NASTY,
+    *map(chr, (*range(1, 0x100), 0x2028, 0x2029, 0xFEFF, 0x200B, 0x202E, 0x1F600)),
+    "gguf",
+    "Qwen3",
+    ".",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile_names() -> tuple[str, ...]:
+    """2,000 names that a file or a model may have and that mean something else to some grammar; always the same.
+
+    None has a slash or NUL, which no file name has.
+    """
+    chance = random.Random(20_26)  # noqa: S311 - a test's names, no secret
+    names = dict.fromkeys(_NASTY)
+    while len(names) < 2000:
+        names["".join(chance.choices(_PIECES, k=chance.randint(1, 6))).replace("/", "")[:180] or "x"] = None
+    return tuple(names)
+
+
+@pytest.fixture
+def deployed(plan: Plan) -> Callable[..., Deployment]:
+    """Makes the deployment of the sample with a name for the model and for the file of its weights in ``/models``."""
+
+    def make(name: str = "qwen3-8b", **named: Any) -> Deployment:
+        assert plan.chosen is not None
+        facts = plan.model and msgspec.structs.replace(plan.model, id=name, name=name)
+        renamed = msgspec.structs.replace(plan, chosen=msgspec.structs.replace(plan.chosen, model=name), model=facts)
+        return deployment(renamed, **{"weights": f"/models/{name}", **named})
+
+    return make

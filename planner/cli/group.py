@@ -25,6 +25,7 @@ COMMANDS = {
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
     "schema": "Print the JSON Schema of a document.",
+    "completion": "Print the script that completes planner's words in a shell.",
 }
 """Every command in the order of ``--help``, with its one line of help."""
 

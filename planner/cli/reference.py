@@ -4,13 +4,14 @@ Write it anew with ``python -m planner.cli.reference > docs/cli.md``.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 
 import click
 
 from planner.cli.group import cli
 
-__all__ = ["markdown"]
+__all__ = ["markdown", "paragraphs"]
 
 
 def markdown() -> str:
@@ -31,13 +32,21 @@ def markdown() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def paragraphs(text: str) -> Iterator[tuple[bool, list[str]]]:
+    """The paragraphs of a help text as lines, each with whether its lines are kept as they are (click's backspace)."""
+    for paragraph in re.split(r"\n{2,}", inspect.cleandoc(text)):
+        lines = paragraph.split("\n")
+        kept = lines[0] == "\b"
+        yield kept, lines[1:] if kept else lines
+
+
 def _command(command: click.Command, parent: click.Context) -> Iterator[str]:
     with click.Context(command, info_name=command.name, parent=parent) as context:
         usage = " ".join(command.collect_usage_pieces(context))
         yield f"## `{context.command_path} {usage}`"
         yield ""
-        yield inspect.cleandoc(command.help or "")
-        yield ""
+        for kept, lines in paragraphs(command.help or ""):
+            yield from ("```text", *lines, "```", "") if kept else (*lines, "")
         yield "| Option | Meaning |"
         yield "|---|---|"
         for parameter in command.get_params(context):

@@ -12,6 +12,7 @@ from planner.types.model import KnownModel, Model
 from planner.types.quality import Capability
 
 __all__ = [
+    "CompletionDocument",
     "ErrorBody",
     "ErrorDocument",
     "KnownEntry",
@@ -39,6 +40,14 @@ class ErrorDocument(Report, frozen=True, kw_only=True):
     """The one document that a failed command with ``--json`` puts on stdout."""
 
     error: ErrorBody
+
+
+class CompletionDocument(Report, frozen=True, kw_only=True):
+    """What ``planner completion --json`` prints: the script that a shell reads."""
+
+    schema: str = "planner/completion/1"
+    shell: str
+    script: str
 
 
 class ModelEntry(Report, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 import msgspec
 
 from planner.measure.calibration import CalibrationTold
-from planner.render.documents import ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
+from planner.render.documents import CompletionDocument, ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
 from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
 from planner.types.imported import Imported, Kept
@@ -30,6 +30,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "kept": Kept,
     "tuning": Tuning,
     "drift": DriftReport,
+    "completion": CompletionDocument,
     "error": ErrorDocument,
 }
 """Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""

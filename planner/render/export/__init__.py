@@ -24,7 +24,9 @@ Files = dict[str, str]
 """The text of each file by its name, which may have folders in it (``user/x.service``)."""
 
 FORMATS: dict[str, str] = {
-    "llama-server": "the command, one word a line",
+    "llama-server": "the command as JSON: argv and variables",
+    "env": "variables that llama-server reads",
+    "script": "a POSIX shell script",
 }
 """Each format with what it makes, in the order of the help text; ``llama-server`` is the module ``llama_server``."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from planner.cli.options import engine_option, goal_options, json_option, machine_option, quantization_option
+from planner.cli.terraform import QueriedCommand
 from planner.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(name="plan")
+@click.command(name="plan", cls=QueriedCommand)
 @goal_options
 @click.option("--model", metavar="MODEL", help="Take this model and choose the rest.")
 @quantization_option
@@ -24,6 +25,11 @@ __all__ = ["command"]
 @click.option("--no-measure", is_flag=True, help="Predict speeds instead of measuring them.")
 @click.option(
     "--output", "output_file", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON plan to FILE."
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(("terraform",)),
+    help="Speak with Terraform's external data source: a query of these options on stdin, flat strings on stdout.",
 )
 @engine_option
 @json_option
@@ -37,6 +43,7 @@ def command(
     quick: bool,
     no_measure: bool,
     output_file: Path | None,
+    protocol: str | None,
     engine_python: str | None,
     as_json: bool,
 ) -> int:
@@ -53,10 +60,12 @@ def command(
 
     if quick and no_measure:
         raise click.UsageError("--quick and --no-measure exclude each other")
+    if protocol is not None and as_json:
+        raise click.UsageError("--protocol prints its own document; leave out --json")
     if local and model is not None:
         raise click.UsageError("--local and --model exclude each other")
     measure: Literal["none", "quick", "full"] = "none" if no_measure else "quick" if quick else "full"
-    with progress(quiet=as_json) as shown:
+    with progress(quiet=as_json or protocol is not None) as shown:
         plan = api.plan(
             replace(goal, model=model, quantization=quant, local=local),
             machine=machine,
@@ -70,7 +79,11 @@ def command(
 
         # Before stdout: when this fails, stdout still carries exactly one document, the error.
         atomic_write(output_file, to_json(plan))
-    if as_json:
+    if protocol is not None:
+        from planner.render.terraform import terraform_result
+
+        output.print_bytes(terraform_result(plan))
+    elif as_json:
         output.print_json(plan)
     else:
         from planner.render.plan import plan_text

@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "Find the settings that are fastest for one model on this machine.",
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
+    "export": "Write a plan as files that start its server elsewhere.",
     "schema": "Print the JSON Schema of a document.",
     "completion": "Print the script that completes planner's words in a shell.",
 }

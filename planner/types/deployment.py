@@ -8,9 +8,10 @@ from planner.types import Record, Report
 from planner.types.artifact import Artifact
 from planner.types.machine import Backend
 from planner.types.plan import DeviceMemory, ModelFacts, Speeds
+from planner.types.receipt import Receipt
 from planner.types.settings import Settings
 
-__all__ = ["Deployment", "ExportOptions", "GpuUse"]
+__all__ = ["Deployment", "ExportOptions", "Exported", "ExportedFile", "GpuUse"]
 
 
 class GpuUse(Report, frozen=True, kw_only=True):
@@ -69,7 +70,28 @@ class Deployment(Report, frozen=True, kw_only=True):
 class ExportOptions(Record, frozen=True, kw_only=True):
     """What a format may need beside the deployment; each format says which it reads.
 
-    ``image`` is a container image with its tag or digest.
+    ``image`` is a container image with its tag or digest. ``receipt`` is that of the weights, where they were fetched.
     """
 
     image: str | None = None
+    receipt: Receipt | None = None
+
+
+class ExportedFile(Report, frozen=True, kw_only=True):
+    """One file of an export: where it was written and whether that changed anything, or its text where it was not."""
+
+    name: str
+    path: str | None = None
+    text: str | None = None
+    changed: bool | None = None
+
+
+class Exported(Report, frozen=True, kw_only=True):
+    """The document of ``planner export --json``; ``weights`` and ``argv`` are those of the deployment."""
+
+    schema: str = "planner/exported/1"
+    format: str
+    name: str
+    weights: tuple[str, ...]
+    argv: tuple[str, ...]
+    files: tuple[ExportedFile, ...]

@@ -25,6 +25,8 @@ COMMANDS = {
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
     "export": "Write a plan as files that start its server elsewhere.",
+    "fetch": "Fetch the weights of a plan and verify them.",
+    "clean": "Remove what planner left behind: downloads that never ended, phantoms, headers, answers.",
     "schema": "Print the JSON Schema of a document.",
     "completion": "Print the script that completes planner's words in a shell.",
 }

@@ -11,6 +11,7 @@ from planner.types.inspection import Inspection
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement
 from planner.types.plan import Candidate, Plan
+from planner.types.receipt import CleanReport, Fetched
 from planner.types.tuning import Tuning
 
 __all__ = ["DOCUMENTS", "schema_json", "schema_of"]
@@ -30,6 +31,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "kept": Kept,
     "tuning": Tuning,
     "drift": DriftReport,
+    "fetched": Fetched,
+    "clean": CleanReport,
     "completion": CompletionDocument,
     "error": ErrorDocument,
 }

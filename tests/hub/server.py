@@ -1,9 +1,12 @@
 """A server that speaks as Hugging Face and ModelScope do, a content server beside it, and faults on order.
 
-Nothing of a file but its header is stored: what lies behind it is zeros, made when they are asked for.
+Nothing of a file but its header is stored: what lies behind it is zeros, made when they are asked for; where bytes must
+not be mistaken for one another, a file brings a body of its own.
 """
 
+import hashlib
 import json
+import random
 import struct
 import sys
 import threading
@@ -16,7 +19,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 16
 
 
-def gguf(*, tokens=0, merges=0, data_bytes=4096, split=None) -> tuple[bytes, int]:
+def gguf(*, tokens=0, merges=0, data_bytes=4096, split=None, template=None) -> tuple[bytes, int]:
     """The header of a small qwen3 with a vocabulary of any size, and the size of the file it would stand in."""
     keys = [
         _pair("general.architecture", _text("qwen3"), 8),
@@ -31,6 +34,8 @@ def gguf(*, tokens=0, merges=0, data_bytes=4096, split=None) -> tuple[bytes, int
             _pair("split.count", struct.pack("<H", parts), 2),
             _pair("split.tensors.count", struct.pack("<i", parts), 5),
         ]
+    if template is not None:
+        keys.append(_pair("tokenizer.chat_template", _text(template), 8))
     if tokens:
         keys.append(_strings("tokenizer.ggml.tokens", (b"t%07d" % number for number in range(tokens)), tokens))
         types = struct.pack("<IQ", 5, tokens) + b"\1\0\0\0" * tokens
@@ -64,16 +69,26 @@ class Blob:
     size: int
     sha256: str = "a" * 64
     etag: str = '"cdn-1"'
+    body: bytes | None = None
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` up to ``end``."""
+        if self.body is not None:
+            return self.body[start:end]
         taken = self.head[start:end]
         return taken + bytes(max(0, min(end, self.size) - start - len(taken)))
 
 
+def whole(*, seed=0, **how) -> Blob:
+    """A file with a body of its own, no two bytes alike for long, and its true hash."""
+    head, size = gguf(**how)
+    body = head + random.Random(seed).randbytes(size - len(head))  # noqa: S311 - the same each time, nothing secret
+    return Blob(head, size, hashlib.sha256(body).hexdigest(), body=body)
+
+
 @dataclass
 class Fault:
-    """What goes wrong with the next answers of one kind: ``api``, ``resolve`` or ``content``."""
+    """What goes wrong with the next answers of one kind: ``api``, ``head``, ``resolve`` or ``content``."""
 
     kind: str
     times: int = 1
@@ -83,6 +98,7 @@ class Fault:
     body: bytes | None = None
     cut_at: int | None = None
     drip_s: float | None = None
+    drip_after: int | None = None
     drip_head_s: float | None = None
     ignore_range: bool = False
     total: int | None = None
@@ -90,6 +106,8 @@ class Fault:
     shift: int = 0
     short: int | None = None
     location: str | None = None
+    flip_at: int | None = None
+    commit: str | None = None
 
 
 @dataclass
@@ -170,10 +188,14 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *words) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
         kind = "content" if self.role == "content" else "resolve" if _is_file(path) else "api"
+        kind = "head" if self.command == "HEAD" and kind == "resolve" else kind
         self.note = Seen(kind, self.path, {name.lower(): value for name, value in self.headers.items()})
         with self.hub.lock:
             self.hub.seen.append(self.note)
@@ -192,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._plain(200, fault.headers, fault.body, fault)
         elif kind == "content":
             self._content(path, fault)
-        elif kind == "resolve":
+        elif kind in {"head", "resolve"}:
             self._resolve(path, query, fault)
         else:
             self._listing(path, fault)
@@ -246,7 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
         if blob is None:
             self._plain(404, {"X-Error-Code": "EntryNotFound"})
             return
-        headers = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "X-Repo-Commit": COMMIT}
+        commit = fault.commit or COMMIT
+        headers = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "X-Repo-Commit": commit}
         signed = f"{self.hub.content}/{repo}/{name}?X-Signature=of-the-content-server"
         self._plain(302, {**headers, "Location": signed, **fault.headers})
 
@@ -264,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         start, end, status = 0, blob.size, 200
         if asked is not None:
             first, _, last = asked.removeprefix("bytes=").partition("-")
-            start, end, status = int(first), min(int(last) + 1, blob.size), 206
+            start, end, status = int(first), min(int(last) + 1, blob.size) if last else blob.size, 206
             if start >= blob.size:
                 self._plain(416, {"Content-Range": f"bytes */{blob.size}"})
                 return
@@ -290,10 +313,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, read, start: int, end: int, fault: Fault) -> None:
         while start < end:
-            size = 1 if fault.drip_s is not None else CHUNK
+            late = fault.drip_after is not None and self.note.sent >= fault.drip_after
+            if late and self.hub.stopping.wait(0.05):
+                return
+            size = 1 if fault.drip_s is not None or late else CHUNK
             if fault.cut_at is not None:
                 size = min(size, fault.cut_at - self.note.sent)
             data = read(start, min(end, start + size))
+            if fault.flip_at is not None and start <= fault.flip_at < start + len(data):
+                at = fault.flip_at - start
+                data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
             self.wfile.write(data)
             self.note.sent += len(data)
             start += len(data)
@@ -310,6 +339,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         self._send(lambda start, end: body[start:end], 0, len(body), fault or Fault("none"))
 
 

@@ -27,6 +27,7 @@ FORMATS: dict[str, str] = {
     "llama-server": "the command as JSON: argv and variables",
     "env": "variables that llama-server reads",
     "script": "a POSIX shell script",
+    "systemd": "hardened units, for the system and for one user",
 }
 """Each format with what it makes, in the order of the help text; ``llama-server`` is the module ``llama_server``."""
 

@@ -147,9 +147,9 @@ def default_deadline_s(plan: Plan) -> float:
     return _LEAST_DEADLINE_S + size_bytes / _SLOWEST_READ_BYTES_PER_S
 
 
-def log_path(name: str, port: int) -> Path:
+def log_path(name: str, port: int | None = None) -> Path:
     """Where the log of a server goes when nobody names a place."""
-    return cache_dir() / "logs" / f"{label(name)}-{port}.log"
+    return cache_dir() / "logs" / f"{label(name)}{'' if port is None else f'-{port}'}.log"
 
 
 def _program_words(program: ServerProgram) -> str:

@@ -25,7 +25,7 @@ from planner.types.deployment import Deployment
 from planner.types.plan import Plan
 from planner.types.serving import ServerKind
 
-__all__ = ["PYTHON_SERVER", "ServerProgram", "StartableServer", "find_server", "prepare"]
+__all__ = ["PYTHON_SERVER", "ServerProgram", "StartableServer", "find_server", "first_key", "prepare"]
 
 PYTHON_SERVER: Final = "llama-cpp-python"
 """What ``--server`` calls the server of the Python binding."""
@@ -117,7 +117,7 @@ def prepare(
         offload=offload,
         yarn=_yarn(wanted.argv),
         thinking={"on": True, "off": False}.get(_after(wanted.argv, "--reasoning") or ""),
-        api_key=_first_key(api_key_file),
+        api_key=first_key(api_key_file),
     )
     with tempfile.TemporaryDirectory(prefix="planner-server-") as folder:
         path = Path(folder) / "config.json"  # 0700 around it: it may hold a key
@@ -175,7 +175,7 @@ def _yarn(argv: Sequence[str]) -> tuple[int, int] | None:
     return None if scale is None or original is None else (int(scale), int(original))
 
 
-def _first_key(path: str | None) -> str | None:
+def first_key(path: str | None) -> str | None:
     """The first key of a file of keys, one on a line, as llama-server reads it; this server knows one."""
     if path is None:
         return None

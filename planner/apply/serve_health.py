@@ -21,7 +21,7 @@ class Health(NamedTuple):
 
 
 class HealthCheck:
-    """Asks ``url`` + ``path`` again and again over one connection; use as a context manager."""
+    """Asks ``url`` + ``path`` again and again; use as a context manager."""
 
     def __init__(self, url: str, path: str, *, patience_s: float = 2.0) -> None:
         import httpx2  # noqa: PLC0415 - takes longer to import than most commands take
@@ -29,7 +29,9 @@ class HealthCheck:
         self._path = path
         self._error: type[Exception] = httpx2.HTTPError
         # No proxy from the environment: this server is on this machine.
-        self._client: Any = httpx2.Client(base_url=url, timeout=patience_s, trust_env=False)
+        # And a connection each: one that the server closes meanwhile would look like silence.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        self._client: Any = httpx2.Client(base_url=url, timeout=patience_s, trust_env=False, limits=limits)
 
     def __enter__(self) -> Self:
         return self

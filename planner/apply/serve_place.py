@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 from planner.errors import ExitCode, FileIOError, PlannerError, UnavailableError
 from planner.files import cache_dir
 
-__all__ = ["PortTakenError", "check_port", "free_port", "holder", "port_lock"]
+__all__ = ["PortTakenError", "check_port", "free_port", "holder", "listener", "port_lock"]
 
 _LONGEST_NOTE = 200
 
@@ -64,12 +64,20 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def holder(port: int) -> str | None:
-    """Who listens on ``port``, as ``name (process 123)``; ``None`` where the system does not tell."""
+def listener(port: int) -> int | None:
+    """The process that listens on ``port`` of this machine; ``None`` where the system does not tell."""
     with contextlib.suppress(psutil.Error, OSError, RuntimeError):
         for each in psutil.net_connections(kind="tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
-                return f"{psutil.Process(each.pid).name()} (process {each.pid})"
+                return int(each.pid)
+    return None
+
+
+def holder(port: int) -> str | None:
+    """Who listens on ``port``, as ``name (process 123)``; ``None`` where the system does not tell."""
+    pid = listener(port)
+    with contextlib.suppress(psutil.Error, OSError):
+        return None if pid is None else f"{psutil.Process(pid).name()} (process {pid})"
     return None
 
 

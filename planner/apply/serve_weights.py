@@ -33,10 +33,10 @@ def find_weights(plan: Plan, given: str | None, *, plan_name: str = "PLAN") -> W
 
     Raises :class:`MissingInputError` (exit 66) naming how to get them.
     """
-    if given is not None:
-        return Weights(tuple(Path(name) for name in split_names(given)), "given")
-    artifact = plan.chosen.artifact if plan.chosen is not None else None
     receipt = find_receipt(plan)
+    if given is not None:
+        return Weights(tuple(Path(name) for name in split_names(given)), "given", receipt)
+    artifact = plan.chosen.artifact if plan.chosen is not None else None
     if artifact is not None and artifact.on_disk:
         paths = tuple(Path(part.local_path or "") for part in artifact.parts)
         if all(path.is_file() for path in paths):

@@ -27,6 +27,8 @@ COMMANDS = {
     "export": "Write a plan as files that start its server elsewhere.",
     "fetch": "Fetch the weights of a plan and verify them.",
     "clean": "Remove what planner left behind: downloads that never ended, phantoms, headers, answers.",
+    "serve": "Start the server of a plan and keep it running.",
+    "verify": "Check machine, file, memory and speed of a running plan against it.",
     "schema": "Print the JSON Schema of a document.",
     "completion": "Print the script that completes planner's words in a shell.",
 }

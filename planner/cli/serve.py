@@ -57,9 +57,9 @@ def command(
     engine_python: str | None,
     as_json: bool,
 ) -> int:
-    """Start the server of a plan, wait until it answers, and keep it running.
+    """Start the server of a plan and keep it running.
 
-    PLAN is a file from planner plan --output. A crash is followed by a restart, up to five in ten minutes. SIGINT or
+    PLAN is a file from planner plan --output. It is ready when it answers, not before. A crash is followed by a restart, up to five in ten minutes. SIGINT or
     SIGTERM stops it; no server outlives planner. With --json a report is printed at the end.
     """
     from planner.apply.serve import ServeRequest, serve

@@ -12,7 +12,9 @@ from planner.types.machine import Machine
 from planner.types.measurement import Measurement
 from planner.types.plan import Candidate, Plan
 from planner.types.receipt import CleanReport, Fetched
+from planner.types.serving import ServeReport
 from planner.types.tuning import Tuning
+from planner.types.verification import Verification
 
 __all__ = ["DOCUMENTS", "schema_json", "schema_of"]
 
@@ -33,6 +35,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "drift": DriftReport,
     "fetched": Fetched,
     "clean": CleanReport,
+    "serve": ServeReport,
+    "verification": Verification,
     "completion": CompletionDocument,
     "error": ErrorDocument,
 }

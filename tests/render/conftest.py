@@ -1,4 +1,6 @@
+import importlib.util
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from planner.errors import BadInputError
 from planner.measure.calibration import CalibrationTold, Cost, Signature
 from planner.render.deployment import deployment
 from planner.render.documents import LocalDocument, local_document
+from planner.render.export import export
 from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
 from planner.types.deployment import Deployment
@@ -245,3 +249,39 @@ def deployed(plan: Plan) -> Callable[..., Deployment]:
         return deployment(renamed, **{"weights": f"/models/{name}", **named})
 
     return make
+
+
+@pytest.fixture
+def read_by_systemd(tmp_path: Path) -> Callable[[str], tuple[list[tuple[str, ...]], str]]:
+    """Reads a unit by systemd's own parser: the words of each command, and its whole dump of the unit."""
+    specification = importlib.util.spec_from_file_location(
+        "systemd_reader", Path(__file__).parent / "systemd_reader.py"
+    )
+    assert specification is not None
+    assert specification.loader is not None
+    reader = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(reader)
+    if not reader.SYSTEMD.exists():
+        pytest.skip("systemd is not here")
+    return lambda unit: reader.read(unit, tmp_path)
+
+
+@pytest.fixture
+def said_or_refused() -> Callable[..., bool]:
+    """Whether a format says a deployment, which ``read`` asserts of its files; else that a character of it is named."""
+
+    def check(form: str, made: Deployment, read: Callable[[dict[str, str]], None]) -> bool:
+        refusal = None
+        try:
+            read(export(form, made))
+        except BadInputError as error:
+            refusal = error
+        if refusal is None:
+            return True
+        assert refusal.code == "unsayable"
+        character = re.search(r"U\+([0-9A-F]{4,6})", refusal.message)
+        assert character is not None
+        assert chr(int(character[1], 16)) in made.weights[0] + made.model
+        return False
+
+    return check

@@ -1,11 +1,9 @@
 """Units that systemd itself accepts, finds locked down, and reads as exactly the planned command."""
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +13,6 @@ from planner.render.export import export
 from planner.types.deployment import GpuUse
 
 ANALYZE = shutil.which("systemd-analyze")
-SYSTEMD = Path("/usr/lib/systemd/systemd")
 CARDS = {
     "cpu": (),
     "nvidia": (GpuUse(device="CUDA0", backend="cuda", vendor="nvidia"),),
@@ -122,51 +119,7 @@ def test_what_a_unit_cannot_hold_is_refused(deployed):
         export("systemd", deployed(program="/opt/100%/llama-server"))
 
 
-def by_systemd(unit, folder):
-    """What systemd's own parser makes of a unit: its dump of it, in a manager that starts nothing.
-
-    It refuses to run as root, so root hands it to ``nobody``.
-    """
-    units, runtime = folder / "units", folder / "run"
-    units.mkdir()
-    runtime.mkdir()
-    (units / "many.service").write_text(unit, encoding="utf-8", newline="")
-    words = [str(SYSTEMD), "--test", "--user", "--unit=many.service"]
-    named = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(runtime, nobody.pw_uid, nobody.pw_gid)
-        named = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        for above in (units, *(each for each in units.parents if each.stat().st_uid == 0 and len(each.parts) > 2)):
-            above.chmod(above.stat().st_mode | 0o055)
-    environment = {
-        "PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(runtime), "HOME": str(runtime),
-        "SYSTEMD_UNIT_PATH": f"{units}:", "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "warning",
-    }  # fmt: skip
-    run = subprocess.run(words, capture_output=True, check=False, timeout=60, env=environment, **named)
-    return run.stdout.decode(), run.stderr.decode()
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
-
-
-def words_of(dumped):
-    """The words of a dumped command line, quoted as for a shell with escapes of C in double quotes."""
-    words = []
-    for quoted, bare in re.findall(r'"((?:\\.|[^"\\])*)"(?= |$)|([^ "]+)(?= |$)', dumped, re.DOTALL):
-        words.append(re.sub(r"\\(x[0-9a-f]{2}|[0-7]{3}|.)", _unescaped, quoted, flags=re.DOTALL) if quoted else bare)
-    return tuple(words)
-
-
-def _unescaped(match):
-    told = match[1]
-    if len(told) == 3:
-        return chr(int(told[1:], 16) if told[0] == "x" else int(told, 8))
-    return _ESCAPES.get(told, told)
-
-
-@pytest.mark.skipif(not SYSTEMD.exists(), reason="systemd is not here")
-def test_systemd_reads_exactly_the_planned_command(deployed, hostile_names, tmp_path):
+def test_systemd_reads_exactly_the_planned_command(deployed, hostile_names, read_by_systemd):
     """The lines of two thousand units in one, read by systemd's own parser: command, mounts and description."""
     made, refused, unit = [], {}, ["[Service]", "Type=oneshot", f"Environment=FIRST={os.getpid()}"]
     for name in hostile_names:
@@ -184,15 +137,12 @@ def test_systemd_reads_exactly_the_planned_command(deployed, hostile_names, tmp_
     assert len(made) > 1200
     assert all(re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe]|\s$|\\$", name) for name in refused)
     assert all("U+" in message for message in refused.values())
-    dump, complaints = by_systemd("\n".join(unit) + "\n", tmp_path)
-    assert complaints == ""
-    block = dump[dump.index("-> Unit many.service") :].split("\n\t-> Unit", 1)[0]
-    commands = re.findall(r"^\t+Command Line: (.*)$", block, re.MULTILINE)
+    commands, block = read_by_systemd("\n".join(unit) + "\n")
     mounts = re.findall(r"^\t+BindReadOnlyPaths: (.*):rbind$", block, re.MULTILINE)
     assert not {f"{each.weights[0]}:{each.weights[0]}" for each in made} ^ set(mounts)
     assert len(commands) == len(mounts) == len(made)
     for each, command, mount in zip(made, commands, mounts, strict=True):
-        assert words_of(command) == each.argv
+        assert command == each.argv
         assert mount == f"{each.weights[0]}:{each.weights[0]}"
 
 

@@ -28,6 +28,9 @@ FORMATS: dict[str, str] = {
     "env": "variables that llama-server reads",
     "script": "a POSIX shell script",
     "systemd": "hardened units, for the system and for one user",
+    "compose": "a compose file for Docker or Podman",
+    "quadlet": "a container unit for Podman",
+    "kubernetes": "Deployment and Service",
 }
 """Each format with what it makes, in the order of the help text; ``llama-server`` is the module ``llama_server``."""
 

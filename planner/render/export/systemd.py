@@ -14,12 +14,12 @@ from planner.errors import UsageError
 from planner.render.export.words import CONTROLS, comment, refuse
 from planner.types.deployment import Deployment, ExportOptions
 
-__all__ = ["quoted", "render"]
+__all__ = ["NO_CHARACTERS", "quoted", "render"]
 
 _BARE = re.compile(r"[A-Za-z0-9_./:,@+=-]+")
 _KEY = "api-key"
 _PLANES = range(0, 0x110000, 0x10000)
-_NO_CHARACTERS = frozenset(
+NO_CHARACTERS = frozenset(
     map(chr, [*range(0xFDD0, 0xFDF0), *(each + end for each in _PLANES for end in (0xFFFE, 0xFFFF))])
 )
 """Unicode's noncharacters: systemd calls a line with one of them unclean and ignores it."""
@@ -202,6 +202,6 @@ def _check_path(path: str, what: str, option: str) -> None:
         raise UsageError(
             f"systemd needs {what} from the root on, and this is {comment(path)!r}", hint=f"give {option} /…"
         )
-    refuse(path, {*CONTROLS, *_NO_CHARACTERS}, form="systemd", what=what)
+    refuse(path, {*CONTROLS, *NO_CHARACTERS}, form="systemd", what=what)
     if path != path.rstrip() or path.endswith("\\"):
         refuse(path, path[-1], form="systemd", what=what)

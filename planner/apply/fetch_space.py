@@ -26,6 +26,8 @@ def check_space(folder: Path, missing_bytes: int) -> None:
         room = os.statvfs(there)
     except OSError:
         return
+    if not room.f_blocks:
+        return  # no disk at all: what is wrong there is told by the first write
     free = room.f_bavail * room.f_frsize
     needed = missing_bytes + int(missing_bytes * _MARGIN_SHARE) + _MARGIN_BYTES
     if needed > free:

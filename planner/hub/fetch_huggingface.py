@@ -181,11 +181,14 @@ def _facts(url: str, who: Access, place: Place, commit: str, part: Part, patienc
 
     found = within(asked, place.name, question)
     etag, size = found.etag, found.size
-    if (found.commit_hash or "").lower() != commit:
+    if isinstance(found.commit_hash, str) and found.commit_hash.lower() != commit:
         raise _changed(place, "the hub shows another commit than the planned one")
-    if not isinstance(etag, str) or not _ETAG.fullmatch(etag) or not isinstance(size, int) or size <= 0:
+    known = isinstance(found.commit_hash, str) and isinstance(size, int) and size > 0
+    if not known or not isinstance(etag, str) or not _ETAG.fullmatch(etag):
         raise UnavailableError(
-            f"{place.name}: the hub tells no size or no ETag of it", hint="check HF_ENDPOINT", code="unexpected-answer"
+            f"{place.name}: the hub does not tell its commit, its size and its ETag",
+            hint="check HF_ENDPOINT: it names no hub, or a mirror that leaves these out",
+            code="unexpected-answer",
         )
     named = etag.lower() if _SHA256.fullmatch(etag.lower()) else None
     if part.size_bytes not in {None, size} or (named and part.sha256 not in {None, named}):
@@ -238,7 +241,8 @@ def _told(error: Exception, who: Access, place: Place) -> Exception:
     if type(error) in {OSError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError}:
         return storage_error(roots()[0], error) if isinstance(error, OSError) else error
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & {"LocalEntryNotFoundError", "FileMetadataError"}:
+    client = type(error).__module__.partition(".")[0] in {"httpx", "httpx2"}  # sent in circles, answers in no form
+    if client or kinds & {"LocalEntryNotFoundError", "FileMetadataError"}:
         lost = UnavailableError(
             f"{place.name}: the hub does not say where it is", hint="check HF_ENDPOINT", code="unexpected-answer"
         )

@@ -69,6 +69,7 @@ def modelscope_api(*, endpoint: str, token: str | None, cache: Path) -> Any:  # 
     """The client of modelscope_hub, the part of ModelScope's package that knows the hub.
 
     The token is always named, an empty one too: only then is the login that the library stores as a pickle not opened.
+    Its folder for such things is one that cannot be: it would keep an identity there and send it with each request.
     Raises UnavailableError (code ``modelscope-missing``) where the library is not installed.
     """
     for name, value in _MODELSCOPE.items():
@@ -84,7 +85,8 @@ def modelscope_api(*, endpoint: str, token: str | None, cache: Path) -> Any:  # 
         ) from None
     # It writes addresses with signatures into its log, and a line for each attempt to stderr.
     logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL + 1)
-    config = modelscope_hub.HubConfig(endpoint=endpoint, token=token or "", cache_dir=cache)
+    nowhere = Path(os.devnull) / "modelscope"
+    config = modelscope_hub.HubConfig(endpoint=endpoint, token=token or "", cache_dir=cache, config_dir=nowhere)
     return modelscope_hub.HubApi(config, user_agent=f"llama-planner/{__version__}")
 
 

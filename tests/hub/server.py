@@ -99,6 +99,7 @@ class Fault:
     cut_at: int | None = None
     drip_s: float | None = None
     drip_after: int | None = None
+    pause_s: float | None = None
     drip_head_s: float | None = None
     ignore_range: bool = False
     total: int | None = None
@@ -315,6 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
         while start < end:
             late = fault.drip_after is not None and self.note.sent >= fault.drip_after
             if late and self.hub.stopping.wait(0.05):
+                return
+            if fault.pause_s is not None and self.hub.stopping.wait(fault.pause_s):
                 return
             size = 1 if fault.drip_s is not None or late else CHUNK
             if fault.cut_at is not None:

@@ -62,6 +62,12 @@ def test_the_library_says_nothing_of_its_own(plan, tmp_path):
     assert json.loads(done.stdout)["receipt"]["hub"] == "ms"
 
 
+def test_the_library_keeps_no_identity(plan, home):
+    """It would write one below the home folder and send it with each request, for ever."""
+    fetch(plan)
+    assert not (home / ".modelscope").exists()
+
+
 def test_a_cut_is_gone_on_with(plan, blob, hub):
     """The next run asks for the rest."""
     hub.fail("content", cut_at=2 << 20)

@@ -8,6 +8,7 @@ import pytest
 from planner.apply.fetch import fetch
 from planner.apply.receipts import find_receipt
 from planner.errors import ExitCode, PlannerError
+from planner.hub import transfer
 from planner.hub.patience import Patience
 
 IMPATIENT = Patience(deadline_s=60.0, idle_s=10.0, connect_s=10.0, retries=0, backoff_s=0.01, longest_wait_s=1.5)
@@ -66,6 +67,15 @@ def test_a_cut_goes_on_where_it_was(whole, hub, blob):
     assert starts(hub) == sorted(set(starts(hub)))
     assert done.received_bytes == blob.size
     assert sum(seen.sent for seen in hub.of("content")) < blob.size * 1.4
+
+
+def test_a_long_file_is_asked_for_in_pieces(whole, hub, monkeypatch, blob):
+    """Each asked of the hub anew: signed addresses expire, and content servers limit what one answer may hold."""
+    monkeypatch.setattr(transfer, "_PIECE_BYTES", 1 << 20)
+    whole()
+    assert starts(hub) == [0, 1 << 20, 2 << 20, 3 << 20]
+    assert len(hub.of("resolve")) == 4
+    assert sum(seen.sent for seen in hub.of("content")) == blob.size
 
 
 def test_the_next_run_goes_on_where_the_last_one_ended(whole, refused, hub, blob, cache):
@@ -181,7 +191,7 @@ def test_a_fault_that_passes_is_survived(whole, hub, kind, status):
 
 @pytest.mark.parametrize("kind", ["head", "resolve", "content"])
 def test_a_fault_that_stays_is_told(refused, hub, kind):
-    """Five attempts, then the truth."""
+    """As many attempts as there is patience for, then the truth."""
     hub.fail(kind, status=503, times=99)
     assert refused().exit_code is ExitCode.UNAVAILABLE
     assert len(hub.of(kind)) == 4

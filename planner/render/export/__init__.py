@@ -31,6 +31,13 @@ FORMATS: dict[str, str] = {
     "compose": "a compose file for Docker or Podman",
     "quadlet": "a container unit for Podman",
     "kubernetes": "Deployment and Service",
+    "llama-swap": "a model of llama-swap",
+    "preset": "a section for llama-server's router",
+    "modelfile": "a Modelfile for Ollama",
+    "python": "a configuration and a program for llama-cpp-python",
+    "ansible": "local facts of Ansible",
+    "prometheus": "metrics for node_exporter's textfile collector",
+    "cyclonedx": "a bill of materials",
 }
 """Each format with what it makes, in the order of the help text; ``llama-server`` is the module ``llama_server``."""
 

@@ -4,6 +4,7 @@
 #   make plan ARGS="--quick --for code"       arguments for `planner plan`
 #   make plan PYTHON=python3.12               another interpreter (3.11 or newer)
 #   CMAKE_ARGS=-DGGML_CUDA=on make plan       an engine for NVIDIA cards, before the first call
+#   make llama-server                         llama.cpp's own server, of the same sources, into .venv/bin
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,11 +16,12 @@ INSTALL := $(RUN) -m pip -qq --disable-pip-version-check install --progress-bar 
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
-.PHONY: help plan test clean
+.PHONY: help plan test llama-server clean
 
 help:
 	@echo "make plan    install into $(VENV), then plan for this machine   (ARGS=\"--quick\" passes arguments)"
 	@echo "make test    install the tools as well, then lint, types, import contracts and every test"
+	@echo "make llama-server   build llama.cpp's server from the same sources into $(VENV)/bin, once"
 	@echo "make clean   remove $(VENV) and all caches of this checkout"
 
 plan: $(VENV)/.engine
@@ -35,6 +37,29 @@ test: $(VENV)/.dev
 	@$(VENV)/bin/lint-imports --no-logo
 	@echo "pytest: every test"
 	@$(RUN) -m pytest $(ARGS)
+
+# llama.cpp's sources come inside llama-cpp-python's: the server is of the very build that plans. No page for browsers
+# and no TLS, which would want further downloads and libraries; both are a proxy's work.
+SERVER_BUILD := $(VENV)/llama-server-build
+
+llama-server: $(VENV)/bin/llama-server
+
+$(VENV)/bin/llama-server: | $(VENV)/.engine
+	@echo "building llama-server; about 10 minutes on 2 cores ($(CMAKE_BUILD_PARALLEL_LEVEL) here); happens once"
+	@rm -rf $(SERVER_BUILD) && mkdir -p $(SERVER_BUILD)/sources
+	@version=$$($(RUN) -c 'from importlib.metadata import version; print(version("llama-cpp-python"))') \
+	  && $(RUN) -m pip -qq --disable-pip-version-check install --progress-bar off cmake ninja \
+	  && $(RUN) -m pip -qq --disable-pip-version-check download --progress-bar off --no-deps \
+	       --no-binary llama-cpp-python --dest $(SERVER_BUILD) "llama-cpp-python==$$version" \
+	  && tar -xzf $(SERVER_BUILD)/llama_cpp_python-*.tar.gz -C $(SERVER_BUILD)/sources --strip-components 1
+	@$(VENV)/bin/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja) \
+	    -S $(SERVER_BUILD)/sources/vendor/llama.cpp -B $(SERVER_BUILD)/out -DCMAKE_BUILD_TYPE=Release \
+	    -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+	    -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF $(CMAKE_ARGS) >$(SERVER_BUILD)/log 2>&1 \
+	  && $(VENV)/bin/cmake --build $(SERVER_BUILD)/out --target llama-server >>$(SERVER_BUILD)/log 2>&1 \
+	  || { tail -n 40 $(SERVER_BUILD)/log; echo "the build failed; its whole log is $(SERVER_BUILD)/log"; exit 1; }
+	@mv $(SERVER_BUILD)/out/bin/llama-server $@ && rm -rf $(SERVER_BUILD)
+	@echo "$@ is there; planner serve finds it"
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

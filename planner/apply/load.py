@@ -16,7 +16,7 @@ from planner.errors import UnavailableError
 from planner.types.serving import ServerKind
 from planner.types.verification import ChatSample
 
-__all__ = ["ChatClient", "PromptMaker"]
+__all__ = ["ChatClient", "PromptMaker", "first_prompt"]
 
 _WORDS = (
     "time", "year", "work", "hand", "life", "world", "house", "place", "week", "point", "group", "night", "water",
@@ -142,6 +142,11 @@ class ChatClient:
             "temperature": 0,
         }
         return {**body, "ignore_eos": True, "cache_prompt": cached} if self._kind == "llama-server" else body
+
+
+def first_prompt(words: int) -> str:
+    """A prompt of so many short words, for a server whose tokenizer is not known yet."""
+    return " ".join(_WORDS[place % len(_WORDS)] for place in range(max(1, words)))
 
 
 class PromptMaker:

@@ -145,16 +145,17 @@ def _measured(
     ) as client:
         checks = list(_server_checks(chosen, client))
         speeds = SpeedChecks(client, chosen, QUICK if request.quick else FULL, one_at_a_time=one_at_a_time, tell=tell)
-        speeds.warm_up()
+        speeds.first_answer()
         checks.append(Check(area="server", name="chat", status="met", text="it answers chat requests, streaming"))
         loaded = most = _held(running)
+        speeds.warm_up()
         watch = Watch(pids, threads=chosen.settings.threads)
         timed = []
         for check in speeds.run():
             timed.append(check)
             most = max(filter(None, (most, _held(running))), default=None)
         conditions = watch.finish()
-    checks += memory_checks(chosen, loaded_bytes=loaded, most_bytes=most)
+    checks += memory_checks(chosen, kind=running.kind, loaded_bytes=loaded, most_bytes=most)
     return _Measured(checks + timed, speeds.timings, loaded, most, conditions)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from planner.apply.load import ChatClient, PromptMaker
+from planner.apply.load import ChatClient, PromptMaker, first_prompt
 from planner.measure.statistics import spread
 from planner.types.measurement import Spread
 from planner.types.plan import Candidate, Speed
@@ -17,6 +17,7 @@ from planner.units import duration, rate
 
 __all__ = ["Effort", "SpeedChecks", "judge"]
 
+_FIRST_WORDS = 300
 _SPARE_TOKENS = 16  # of a context, for the end of a template
 
 
@@ -54,8 +55,12 @@ class SpeedChecks:
         self._began = time.monotonic()
         self.timings: list[ChatTiming] = []
 
+    def first_answer(self) -> None:
+        """One answer to a prompt that touches the buffers, not counted; the server has nothing to save yet."""
+        self._client.chat(first_prompt(min(_FIRST_WORDS, self._room // 8)), tokens=8)
+
     def warm_up(self) -> None:
-        """Two short answers, not counted: the first one touches memory and wakes threads."""
+        """Learn the tokenizer, and one short answer, not counted."""
         self._prompts = PromptMaker(self._client)
         self._client.chat(self._prompts.of(self._prompts.shortest), tokens=8)
 

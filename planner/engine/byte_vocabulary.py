@@ -54,8 +54,7 @@ def with_byte_vocabulary(layout: Layout) -> Layout:
         "tokenizer.ggml.pre": "qwen2",
         "tokenizer.ggml.tokens": GgufValue(type="[str]", value=tokens),
         "tokenizer.ggml.token_type": GgufValue(type="[i32]", value=kinds),
-        # Read and never applied: no text holds the first symbol twice. An empty array is refused by some readers.
-        "tokenizer.ggml.merges": GgufValue(type="[str]", value=("\u0100 \u0100",)),
+        "tokenizer.ggml.merges": GgufValue(type="[str]", value=_merges(fillers)),
         "tokenizer.ggml.bos_token_id": 256,
         "tokenizer.ggml.eos_token_id": 256 + _SPECIAL.index(_END),
         "tokenizer.ggml.padding_token_id": 256,
@@ -63,6 +62,11 @@ def with_byte_vocabulary(layout: Layout) -> Layout:
         "tokenizer.chat_template": CHAT_TEMPLATE,
     }
     return msgspec.structs.replace(layout, metadata={**dict(_without_tokenizer(layout.metadata)), **vocabulary})
+
+
+def _merges(fillers: int) -> tuple[str, ...]:
+    """As many merges as a trained tokenizer has, for their memory; none applies, since no merge makes a filler."""
+    return tuple(f"{_SPACE}w{number} {_SPACE}w{number}" for number in range(max(1, fillers)))
 
 
 def _prints(byte: int) -> bool:

@@ -24,11 +24,12 @@ COMMANDS = {
     "tune": "Find the settings that are fastest for one model on this machine.",
     "drift": "Ask the engine again what its last build answered, and tell what changed.",
     "why-not": "Say why a model is not the choice.",
-    "export": "Write a plan as files that start its server elsewhere.",
     "fetch": "Fetch the weights of a plan and verify them.",
     "clean": "Remove what planner left behind: downloads that never ended, phantoms, headers, answers.",
     "serve": "Start the server of a plan and keep it running.",
     "verify": "Check machine, file, memory and speed of a running plan against it.",
+    "export": "Write a plan as files that start its server elsewhere.",
+    "report": "Make a report to look at from one plan, or compare several.",
     "schema": "Print the JSON Schema of a document.",
     "completion": "Print the script that completes planner's words in a shell.",
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from planner.render.style import Style
 
-__all__ = ["StdoutError", "print_bytes", "print_json", "print_note", "print_text", "style"]
+__all__ = ["StdoutError", "is_terminal", "print_bytes", "print_json", "print_note", "print_text", "style"]
 
 
 class StdoutError(FileIOError):
@@ -77,6 +77,11 @@ def forget_stdout() -> None:
     except (OSError, ValueError):
         # A stdout without a descriptor (a test's buffer) has no last flush that could fail.
         return
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal: somebody reads along, and a file of markup is no use there."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def style() -> "Style":

@@ -3,12 +3,16 @@
 They exist so that every document on stdout has a published schema, errors included.
 """
 
+import hashlib
 from collections.abc import Iterable
+from typing import Literal
 
+from planner.render.plan import answer
 from planner.types import Report
 from planner.types.artifact import CacheKind, LocalModel
 from planner.types.inspection import FileSet, file_set
 from planner.types.model import KnownModel, Model
+from planner.types.plan import Plan
 from planner.types.quality import Capability
 
 __all__ = [
@@ -21,9 +25,11 @@ __all__ = [
     "ModelDocument",
     "ModelEntry",
     "ModelsDocument",
+    "ReportDocument",
     "local_document",
     "model_document",
     "models_document",
+    "report_document",
 ]
 
 
@@ -141,6 +147,36 @@ class LocalDocument(Report, frozen=True, kw_only=True):
     models: tuple[LocalEntry, ...]
     unrecognised: int
     notes: tuple[str, ...]
+
+
+class ReportDocument(Report, frozen=True, kw_only=True):
+    """What ``planner report --json`` prints: where the report is, or its ``text`` where no file was named.
+
+    ``size_bytes`` and ``sha256`` are of the UTF-8 bytes; ``answers`` has one sentence for each plan.
+    """
+
+    schema: str = "planner/report/1"
+    format: Literal["html", "markdown"]
+    file: str | None
+    text: str | None
+    size_bytes: int
+    sha256: str
+    answers: tuple[str, ...]
+
+
+def report_document(
+    plans: Iterable[Plan], text: str, *, form: Literal["html", "markdown"], file: str | None
+) -> ReportDocument:
+    """The report as a document; its text is in it only when no file was written."""
+    data = text.encode()
+    return ReportDocument(
+        format=form,
+        file=file,
+        text=text if file is None else None,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        answers=tuple(answer(plan) for plan in plans),
+    )
 
 
 def local_document(

@@ -3,7 +3,14 @@
 import msgspec
 
 from planner.measure.calibration import CalibrationTold
-from planner.render.documents import CompletionDocument, ErrorDocument, LocalDocument, ModelDocument, ModelsDocument
+from planner.render.documents import (
+    CompletionDocument,
+    ErrorDocument,
+    LocalDocument,
+    ModelDocument,
+    ModelsDocument,
+    ReportDocument,
+)
 from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
 from planner.types.imported import Imported, Kept
@@ -38,6 +45,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "serve": ServeReport,
     "verification": Verification,
     "completion": CompletionDocument,
+    "report": ReportDocument,
     "error": ErrorDocument,
 }
 """Documents by the name that ``planner schema`` takes; the command adds those whose structs live above this room."""

@@ -17,6 +17,7 @@ __all__ = [
     "DETAILED_DEVICES",
     "finish",
     "gpu_words",
+    "gpus_words",
     "machine_lines",
     "memory_lines",
     "settings_lines",
@@ -52,7 +53,7 @@ def machine_lines(machine: Machine, style: Style) -> list[str]:
         facts(
             [
                 f"RAM {units.gib(memory.total_bytes)}, {units.gib(memory.usable_bytes)} usable",
-                _gpus(machine, style),
+                gpus_words(machine, style),
                 engine,
             ],
             style,
@@ -67,7 +68,7 @@ def _cores(cpu: Cpu) -> str:
     return f"{whole} {noun}" if cpu.usable_threads == whole else f"{cpu.usable_threads} of {whole} {noun} usable"
 
 
-def _gpus(machine: Machine, style: Style) -> str:
+def gpus_words(machine: Machine, style: Style) -> str:
     """All GPUs, equal ones counted: ``8 × NVIDIA H100 80 GiB``."""
     counted = Counter(gpu_words(gpu) for gpu in machine.gpus)
     words = (f"{count} {style.times} {name}" if count > 1 else name for name, count in counted.items())

@@ -4,7 +4,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from planner.render.documents import ErrorBody, ErrorDocument, model_document, models_document
+from planner.render.documents import ErrorBody, ErrorDocument, model_document, models_document, report_document
 from planner.render.json import to_json
 from planner.render.schema import DOCUMENTS, schema_json, schema_of
 from planner.types.imported import Imported, ImportedRow, Kept
@@ -61,6 +61,7 @@ def test_documents_validate_against_their_schemas(
         "tuning": tuning,
         "imported": imported,
         "kept": Kept(machine_key="k", measurements=plan.measurements, imported=(imported,)),
+        "report": report_document([plan], "text", form="markdown", file=None),
         "error": error,
     }
     assert set(documents) == set(DOCUMENTS)

@@ -25,10 +25,12 @@ Amounts = Mapping[str, float]
 ``call`` and ``node`` are counts (one micro-batch; its operations: each ends with all threads waiting for the last).
 ``mm/q4_K/repacked@8`` are bytes of weights that are multiplied with 8 columns, ``id/…`` those of experts with so many
 tokens each; what lies between two numbers of columns is shared by them. ``product`` counts products, in which threads
-wait for one another once more. ``out`` are the numbers that products make,
+wait for one another once more, ``start`` the matrices of weights that they begin to read: what memory needs before it
+is as fast as it can be, and ``chunk`` the pieces of a matrix that threads take in turns where nothing is repacked.
+``out`` are the numbers that products make, ``dots`` those that the kernels of llamafile make for few columns,
 ``quantize`` those that are brought into the type of a product. ``attn/…`` are multiplications of queries with keys and
-values, ``pos/…`` the scores, ``kv/f16@256`` the bytes of cache they read, in rows of so many bytes, ``spill/…`` those
-that one head after the other reads again because they do not fit into the cache of a core. ``state/…`` are the updates
+values, ``pos/…`` the scores, ``kv/…`` the bytes of cache they read, ``jump`` the rows of it that lie too far
+apart to be fetched ahead. ``state/…`` are the updates
 of recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
@@ -36,14 +38,22 @@ COLUMN_KNOTS = (1, 2, 4, 8, 32, 512)
 """Numbers of columns of a product between which its time is a straight line."""
 EXPERT_KNOTS = (1, 2, 4, 8, 32, 128)
 """The same for tokens of one expert."""
-ROW_KNOTS = (128, 256, 512, 1024)
-"""Bytes of one head's keys in a cell: short rows, which lie a cell of all heads apart, are read more slowly."""
+NEAR_ROWS, FAR_ROWS = 512, 1024
+"""Bytes of the keys of all heads in a cell: so far apart lie the rows of one head. Up to the first the prefetchers of a
+core follow, from the second on they do not."""
+SHORT_ROW = 128
+"""Bytes of a row, two cache lines, that are fetched at once wherever they lie."""
 TILED_TOKENS = 64
 """From so many tokens on the CPU computes attention in tiles (source: ops.cpp of ggml-cpu at commit 0c1e57098)."""
 
 _JUMP = (4, 8)
 """Between these two the straight line goes on as before: from 8 on another kernel takes over (``tiled.cpp``)."""
+_STARTED_BYTES = 256 << 10
+"""A matrix of at least so many bytes is a whole start; smaller ones are their share of it."""
+_LLAMAFILE = ("f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "iq4_nl")
 _REPACKED_STEP = 4  # columns that a kernel of repacked weights takes at once; what is left goes one by one
+_NEAR_MULTIPLE = 3.0  # of the second-level caches of the cores: what of a cache of keys and values stays near
+_USUAL_ROW = 512  # bytes of keys and values of a head of 128 in f16
 _SMALLEST_CHANCE = 1e-9
 _PLAIN_CACHE = ("f16", "f32")
 _MOVES_ITS_FIRST = ("SET_ROWS", "CPY", "CONT", "DUP")
@@ -116,7 +126,25 @@ def _product(_place: _Place, node: Node, counted: dict[str, float]) -> None:
     batches = _product_of(weight.shape[2:])
     n = columns.elements / (weight.shape[0] * batches)
     counted["quantize"] += node.times * columns.elements
+    _begin(counted, weight, rows=node.times * _at(weight.shape, 1) * batches, columns=n, matrices=node.times)
     _weigh(counted, "mm", weight, node.times * _bytes(weight), _columns(weight, n))
+
+
+def _begin(counted: dict[str, float], weight: Operand, *, rows: float, columns: float, matrices: float) -> None:
+    """What matrices of ``rows`` in all cost beside their bytes and outputs.
+
+    Rows that are not repacked are shared out in chunks of 64 for one column, of 16 for more; in some types kernels of
+    llamafile take over from two columns on, in others tiled ones from 8 on (ggml-cpu.c, sgemm.cpp, tiled.cpp).
+    """
+    counted["start"] += matrices * min(1.0, _bytes(weight) / _STARTED_BYTES)
+    if "REPACK" in weight.place:
+        return
+    if columns < 2:
+        counted["chunk"] += rows / (64 if columns <= 1 else 16)
+    elif weight.type in _LLAMAFILE:
+        counted["dots"] += rows * min(columns, 4.0)
+    elif columns < _JUMP[1]:
+        counted["chunk"] += rows / 16
 
 
 def _columns(weight: Operand, n: float) -> dict[int, float]:
@@ -141,7 +169,11 @@ def _experts(_place: _Place, node: Node, counted: dict[str, float]) -> None:
     counted["product"] += node.times
     counted["out"] += node.times * node.elements
     counted["quantize"] += node.times * node.operands[1].elements
-    _weigh(counted, "id", weight, node.times * _bytes(weight), _visits(tokens, min(used / experts, 1.0)))
+    share = min(used / experts, 1.0)
+    visited = experts * (1 - (1 - share) ** tokens)
+    rows = node.times * visited * _at(weight.shape, 1)
+    _begin(counted, weight, rows=rows, columns=tokens * used / visited, matrices=node.times * visited)
+    _weigh(counted, "id", weight, node.times * _bytes(weight), _visits(tokens, share))
 
 
 @functools.lru_cache(maxsize=256)
@@ -180,15 +212,31 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
     counted[f"attn/{path}/{keys.type}"] += scores * width
     counted[f"pos/{path}"] += scores
     if path == "single":
-        row = _row_bytes(keys) + _row_bytes(values)
-        read = node.times * streams * _at(keys.shape, 2) * seen * row
-        for knot, share in between(ROW_KNOTS, min(_row_bytes(keys), ROW_KNOTS[-1])).items():
-            counted[f"kv/{keys.type}@{knot}"] += read * share
+        # Where keys and values differ in width there is one latent vector, and the values are its beginning.
+        row = _row_bytes(keys) + (_row_bytes(values) if keys.shape[0] == values.shape[0] else 0)
+        kv_heads = _at(keys.shape, 2)
+        counted[f"kv/{keys.type}"] += node.times * streams * kv_heads * seen * row
         # A token of one sequence is shared out by cells, tokens of several are by heads (ops.cpp).
         cores = place.near.cores if tokens * streams == 1 else 1
-        near = place.near.bytes_per_core * cores
-        if near and seen * row > near:
-            counted[f"spill/{keys.type}"] += scores * row * (1 - near / (seen * row))
+        counted["jump"] += (
+            node.times * streams * seen * _jumps(place, keys, heads=heads, seen=seen, row=row, cores=cores)
+        )
+
+
+def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, cores: int) -> float:
+    """Rows of a cell that no prefetcher follows to.
+
+    Of each head of the cache once, and again for the heads that share it, as far as what they share does not stay near.
+    Measured on AMD EPYC (heads of 64, 128 and 256, 1 to 16 of them in the cache): 60 ns a row on two cores.
+    """
+    kv_heads = _at(keys.shape, 2)
+    apart = (_row_bytes(keys) * kv_heads - NEAR_ROWS) / (FAR_ROWS - NEAR_ROWS)
+    if kv_heads == 1 or _row_bytes(keys) <= SHORT_ROW or apart <= 0:
+        return 0.0
+    near = _NEAR_MULTIPLE * place.near.bytes_per_core * cores
+    gone = max(0.0, 1 - near / (seen * row)) if near else 0.0
+    again = (heads - kv_heads) * gone * row / _USUAL_ROW
+    return min(1.0, apart) * (kv_heads + again)
 
 
 def _state(_place: _Place, node: Node, counted: dict[str, float]) -> None:

@@ -7,10 +7,16 @@ single noisy sample makes negative or huge, and an interval that is as narrow fa
 """
 
 from collections.abc import Mapping, Sequence
-from operator import mul
 from typing import NamedTuple
 
-__all__ = ["Fit", "Prior", "Sample", "fit"]
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.estimate.costs_priors import Prior
+
+__all__ = ["Fit", "Sample", "fit"]
+
+_Floats = NDArray[np.float64]
 
 _ROUNDS = 2
 _CLAMPS = 12
@@ -23,16 +29,6 @@ class Sample(NamedTuple):
 
     amounts: Mapping[str, float]
     took_ns: float
-    doubt: float
-
-
-class Prior(NamedTuple):
-    """What a unit of a kind of work costs before anything is timed, in nanoseconds, and how far that may be off.
-
-    ``doubt`` is a relative standard deviation; ``measured`` says that it rests on timings of this machine.
-    """
-
-    cost_ns: float
     doubt: float
 
 
@@ -53,76 +49,40 @@ def fit(samples: Sequence[Sample], priors: Mapping[str, Prior]) -> Fit:
     """
     names = tuple(sorted({name for sample in samples for name in sample.amounts}))
     places = {name: place for place, name in enumerate(names)}
-    scale = [priors[name].cost_ns for name in names]
-    precision = [priors[name].doubt ** -2 for name in names]
+    scale = np.array([priors[name].cost_ns for name in names])
+    precision = np.array([priors[name].doubt ** -2 for name in names])
     # In units of the prior cost every unknown is about one, which keeps the system well conditioned.
-    rows = [
-        {places[name]: amount * scale[places[name]] / sample.took_ns for name, amount in sample.amounts.items()}
-        for sample in samples
-    ]
-    weights = [sample.doubt**-2 for sample in samples]
+    rows = np.zeros((len(samples), len(names)))
+    for row, sample in zip(rows, samples, strict=True):
+        for name, amount in sample.amounts.items():
+            row[places[name]] = amount / sample.took_ns
+    rows *= scale
+    doubts = np.array([sample.doubt for sample in samples])
+    weights = doubts**-2
     units, inverse = _bounded(rows, weights, precision)
     for _ in range(_ROUNDS):
-        found = [sum(value * units[place] for place, value in row.items()) - 1 for row in rows]
-        robust = [
-            weight * min(1.0, _HUBER * sample.doubt / abs(error)) if error else weight
-            for weight, sample, error in zip((s.doubt**-2 for s in samples), samples, found, strict=True)
-        ]
+        off = np.abs(rows @ units - 1)
+        robust = weights * np.minimum(1.0, _HUBER * doubts / np.maximum(off, 1e-12))
         units, inverse = _bounded(rows, robust, precision)
-    residuals = tuple(sum(value * units[place] for place, value in row.items()) - 1 for row in rows)
     return Fit(
         names=names,
-        costs=tuple(map(mul, units, scale)),
-        covariance=tuple(
-            tuple(value * scale[i] * scale[j] for j, value in enumerate(line)) for i, line in enumerate(inverse)
-        ),
-        residuals=residuals,
+        costs=tuple((units * scale).tolist()),
+        covariance=tuple(map(tuple, (inverse * np.outer(scale, scale)).tolist())),
+        residuals=tuple((rows @ units - 1).tolist()),
     )
 
 
-def _bounded(
-    rows: Sequence[Mapping[int, float]], weights: Sequence[float], precision: Sequence[float]
-) -> tuple[list[float], list[list[float]]]:
+def _bounded(rows: _Floats, weights: _Floats, precision: _Floats) -> tuple[_Floats, _Floats]:
     """The minimum with no unknown below zero, and the inverse of the system: those that want to go below stay at 0."""
-    size = len(precision)
-    matrix = [[0.0] * size for _ in range(size)]
-    right = list(precision)  # the prior of every unknown is one
-    for i in range(size):
-        matrix[i][i] = precision[i]
-    for row, weight in zip(rows, weights, strict=True):
-        for i, a in row.items():
-            right[i] += weight * a
-            line = matrix[i]
-            for j, b in row.items():
-                line[j] += weight * a * b
-    held: set[int] = set()
+    matrix = np.diag(precision) + rows.T @ (weights[:, None] * rows)
+    right = precision + rows.T @ weights  # the prior of every unknown is one
+    held = np.zeros(len(precision), dtype=bool)
+    inverse = units = np.zeros(0)
     for _ in range(_CLAMPS):
-        inverse = _inverse(matrix)
-        units = [sum(map(mul, line, right)) for line in inverse]
-        below = {i for i, value in enumerate(units) if value < 0} - held
-        if not below:
+        inverse = np.linalg.inv(matrix + np.diag(np.where(held, _AT_ZERO * precision, 0.0)))
+        units = inverse @ right
+        below = (units < 0) & ~held
+        if not below.any():
             break
-        for i in below:
-            matrix[i][i] += _AT_ZERO * precision[i]
         held |= below
-    return [max(0.0, value) for value in units], inverse
-
-
-def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The inverse of a symmetric positive definite matrix, by its Cholesky factor."""
-    size = len(matrix)
-    factor: list[list[float]] = []
-    for i in range(size):
-        line: list[float] = []
-        for j in range(i):
-            line.append((matrix[i][j] - sum(map(mul, line, factor[j]))) / factor[j][j])
-        line.append(max(matrix[i][i] - sum(map(mul, line, line)), 1e-12 * matrix[i][i]) ** 0.5)
-        factor.append(line)
-    # Rows of the factor's inverse, then the product of its transpose with it.
-    columns: list[list[float]] = []
-    for j in range(size):
-        column = [0.0] * j + [1.0 / factor[j][j]]
-        for i in range(j + 1, size):
-            column.append(-sum(map(mul, factor[i][j:i], column[j:i])) / factor[i][i])
-        columns.append(column)
-    return [[sum(map(mul, columns[i][max(i, j) :], columns[j][max(i, j) :])) for j in range(size)] for i in range(size)]
+    return np.maximum(units, 0.0), inverse

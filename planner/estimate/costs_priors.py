@@ -5,29 +5,43 @@ GFLOP/s). They decide nothing where there are timings; they keep the costs that 
 place, and the doubt that comes with them says that they are guesses.
 """
 
-from planner.estimate.costs_fit import Prior
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from planner.gguf.ggml_types import TYPES
 
-__all__ = ["prior", "relatives"]
+__all__ = ["Prior", "guess", "prior", "relatives"]
+
+
+class Prior(NamedTuple):
+    """What a unit of a kind of work costs before it is timed, in nanoseconds; ``doubt`` is a relative deviation."""
+
+    cost_ns: float
+    doubt: float
+
 
 _BYTE_NS = 0.1
 _FLOP_NS = {"repacked": 1 / 120, "plain": 1 / 50}
 _EXPERT_FLOP_NS = {"repacked": 1 / 40, "plain": 1 / 50}
 _WIDE = 1.0
+_RELATED = 0.6
 _COSTS: dict[str, Prior] = {
     "call": Prior(100_000.0, 1.5),
     "node": Prior(3_000.0, 1.0),
     "product": Prior(3_000.0, 1.0),
+    "start": Prior(2_000.0, 1.0),
+    "chunk": Prior(500.0, 1.0),
     "out": Prior(0.5, 1.0),
+    "jump": Prior(50.0, _WIDE),
+    "dots": Prior(10.0, 1.0),
     "quantize": Prior(0.5, 1.0),
 }
 _GROUPS: tuple[tuple[str, Prior], ...] = (
     ("attn/single/", Prior(0.06, _WIDE)),
     ("attn/tiled/", Prior(0.02, _WIDE)),
-    ("pos/single", Prior(4.0, _WIDE)),
+    ("pos/single", Prior(3.0, _WIDE)),
     ("pos/tiled", Prior(0.5, _WIDE)),
-    ("kv/", Prior(0.05, _WIDE)),
-    ("spill/", Prior(0.03, _WIDE)),
+    ("kv/", Prior(0.02, _WIDE)),
     ("dot/", Prior(0.02, _WIDE)),
     ("dot1/", Prior(0.06, _WIDE)),
     ("state/", Prior(0.2, _WIDE)),
@@ -46,6 +60,15 @@ def prior(name: str) -> Prior:
     if kind in {"mm", "id"}:
         return _weights(kind, rest)
     return next((found for group, found in _GROUPS if name.startswith(group)), Prior(0.2, 2 * _WIDE))
+
+
+def guess(name: str, factors: Mapping[str, float]) -> Prior:
+    """The prior of a kind of work, moved to where its relatives lie on this machine (``factors`` by their group)."""
+    expected = prior(name)
+    for group in relatives(name):
+        if group in factors:
+            return Prior(expected.cost_ns * factors[group], expected.doubt * _RELATED)
+    return expected
 
 
 def relatives(name: str) -> tuple[str, ...]:

@@ -176,6 +176,10 @@ class Bench:
         self._owner[label] = child
         self._settings[label] = settings
 
+    def is_open(self, label: str) -> bool:
+        """Whether a model is open under ``label``."""
+        return label in self._owner
+
     def close(self, labels: Sequence[str]) -> None:
         """Free the models of ``labels``; the children stay."""
         for label in labels:

@@ -5,9 +5,11 @@ mistakes it prevents: costs of another build, other instruction sets or another 
 of this machine (a signature is checked before any use), and a calibration that overruns the time it was given.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from statistics import median
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -15,7 +17,7 @@ import msgspec
 from planner.engine.graphs import Graph
 from planner.errors import EngineError, MeasurementInvalidError
 from planner.estimate.costs import Near, amounts
-from planner.estimate.costs_table import CostTable, Timing, learn_costs
+from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import Probe
 from planner.measure.conditions import Watch
@@ -48,8 +50,12 @@ _LONG_S = 0.25
 """A test that takes longer is repeated only as often as it must be."""
 _TYPICAL_SHARE = 0.35
 """The time that counts lies a little below the median: what disturbs a run only ever adds to it."""
-_LEAST_DOUBT, _ONE_DOUBT = 0.01, 0.05
+_LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
+"""Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _DEADLINE_S = 60.0
+_REFERENCE = "q8_0-few"
+_REFERENCE_TEST = Test(kind="generate", tokens=8)
+"""What is timed again beside every group: where it took longer than it usually does, so did the group."""
 
 GraphsOf = Callable[[Probe, Settings], Sequence[Graph]]
 """Asks the engine for the graph of one micro-batch of each test of a probe."""
@@ -141,7 +147,9 @@ def probe_settings(probe: Probe, settings: Settings) -> Settings:
     return msgspec.structs.replace(
         settings,
         context_tokens=probe.context_tokens,
-        parallel=1,
+        parallel=probe.parallel,
+        # One cache for all: a graph of fewer sequences than the context was made for can be asked for.
+        kv_unified=probe.parallel > 1,
         cache_type_k=probe.cache_type,
         cache_type_v=probe.cache_type,
         batch=512,
@@ -169,12 +177,15 @@ def calibrate_costs(
     A probe that the engine refuses, or for which no time is left, is named in ``notes``. Raises
     :class:`EngineDiedError` when the child dies, :class:`MeasurementInvalidError` when a depth cannot be reached.
     """
+    from planner.estimate.costs_learning import learn_costs  # noqa: PLC0415 - numpy, which only a calibration needs
+
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
     watch: Watch | None = None
-    timings: list[Timing] = []
+    timed: list[tuple[list[Timing], float | None]] = []
     notes: list[str] = []
     groups = _groups(probes)
+    reference = next((each for each in probes if each.label == _REFERENCE), None)
     for place, group in enumerate(groups):
         spent_s = time.monotonic() - begin
         share_s = (budget_s - spent_s) * _weight(group) / sum(map(_weight, groups[place:]))
@@ -184,7 +195,11 @@ def calibrate_costs(
         progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
         if watch is None:
             watch = _watch(bench, group[0], settings)
-        timings += _group_timings(bench, group, settings, graphs_of, share_s, notes, near)
+            if reference is not None:
+                bench.open(reference.layout, probe_settings(reference, settings), "reference")
+        timed.append(_group_timings(bench, group, settings, graphs_of, share_s, notes, near))
+    if watch is not None and reference is not None:
+        bench.close(["reference"])
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
@@ -192,9 +207,22 @@ def calibrate_costs(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
         conditions=(watch or Watch(bench.pids, threads=settings.threads)).finish(),
-        table=learn_costs(timings, near=near),
+        table=learn_costs(_steadied(timed), near=near),
         notes=tuple(notes),
     )
+
+
+def _steadied(timed: Sequence[tuple[list[Timing], float | None]]) -> Iterator[Timing]:
+    """Times of answers as they would have been at the reference's usual speed; prompts, which compute, as they were.
+
+    What other guests of a host do to its memory lasts seconds to minutes: each group meets another stretch of it.
+    """
+    usual = median(taken) if (taken := [each for _, each in timed if each is not None]) else None
+    for timings, reference_ns in timed:
+        factor = 1.0 if usual is None or reference_ns is None else usual / reference_ns
+        for each in timings:
+            answers = " tg" in each.label
+            yield msgspec.structs.replace(each, took_ns=each.took_ns * factor) if answers else each
 
 
 def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:
@@ -231,7 +259,8 @@ def _group_timings(
     share_s: float,
     notes: list[str],
     near: Near,
-) -> list[Timing]:
+) -> tuple[list[Timing], float | None]:
+    """The timings of one group, and what the reference took meanwhile."""
     begin = time.monotonic()
     opened: list[Probe] = []
     try:
@@ -243,30 +272,44 @@ def _group_timings(
                 notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
-        _rounds(bench, runs, begin + share_s)
-        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)]
+        reference_ns = _rounds(bench, runs, begin + share_s)
+        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)], reference_ns
     finally:
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> None:
-    """Every test twice at least (once where the time is over), quick ones again as long as there is time."""
+def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> float | None:
+    """Every test twice at least (once where the time is over), quick ones again as long as there is time.
+
+    Returns what a token of the reference took in the median, once in each round.
+    """
     for run in runs:
-        _once(bench, run)  # what is touched for the first time is slow: this one does not count
+        # What is touched for the first time is slow: this one does not count, and one token touches everything.
+        _once(bench, run, tokens=1 if run.test.kind == "generate" else run.test.tokens)
         if time.monotonic() < until:
             run.took_ns.clear()
+    reference_ns: list[float] = []
     for number in range(_ROUNDS):
+        reference_ns += _reference_ns(bench)
         for run in runs if number % 2 == 0 else reversed(runs):
             if time.monotonic() > until and run.took_ns:
                 continue
             if number < _AT_LEAST or run.took_ns[-1] * run.test.tokens < _LONG_S * 1e9:
                 _once(bench, run)
         if time.monotonic() > until:
-            return
+            break
+    return median(reference_ns) if reference_ns else None
 
 
-def _once(bench: Bench, run: _Run) -> None:
-    answer = bench.run(run.probe.label, run.test, tokens=run.test.tokens, deadline_s=_DEADLINE_S)
+def _reference_ns(bench: Bench) -> list[float]:
+    if not bench.is_open("reference"):
+        return []
+    answer = bench.run("reference", _REFERENCE_TEST, tokens=_REFERENCE_TEST.tokens, deadline_s=_DEADLINE_S)
+    return [min(answer.samples_ns) / answer.tokens_timed] if answer.samples_ns else []
+
+
+def _once(bench: Bench, run: _Run, *, tokens: int | None = None) -> None:
+    answer = bench.run(run.probe.label, run.test, tokens=tokens or run.test.tokens, deadline_s=_DEADLINE_S)
     if not answer.samples_ns:
         raise MeasurementInvalidError(
             f"{run.probe.label}: {run.test.label} could not be timed", hint="try again when the machine is idle"
@@ -279,13 +322,14 @@ def _once(bench: Bench, run: _Run) -> None:
 def _timing(run: _Run, graph: Graph, near: Near) -> Timing:
     samples = run.took_ns
     typical = quantile(samples, _TYPICAL_SHARE)
-    spread = robust_deviation(samples) / typical / len(samples) ** 0.5 if len(samples) > _AT_LEAST else _ONE_DOUBT
+    # A few repetitions agree by chance more often than a machine is as steady as that.
+    spread = max(_ONE_DOUBT, robust_deviation(samples) / typical if len(samples) > _AT_LEAST else 0.0)
     written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0
     return Timing(
         label=f"{run.probe.label} {run.test.label}",
         amounts=amounts(graph, filled=run.test.depth + written, near=near),
         took_ns=typical,
-        doubt=max(_LEAST_DOUBT, spread),
+        doubt=math.hypot(_LEAST_DOUBT, spread / len(samples) ** 0.5),
     )
 
 

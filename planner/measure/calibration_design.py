@@ -28,8 +28,14 @@ WEIGHT_TYPES = (
 )  # fmt: skip
 """Every type that a quantization of the catalogue gives to a weight."""
 _EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "BF16", "MXFP4")
+_HEAD_TYPES = ("Q6_K", "Q8_0")
+_WIDE_TYPES = ("Q4_K", "Q8_0")
 
 _CACHE_MULTIPLE = 3.0
+_COMMON_MULTIPLE = 5.0
+_CODEBOOK_MULTIPLE = 1.2
+"""How often the weights of a phantom for few columns fill the last-level cache: what a cache keeps of three times its
+size is seen where a kernel is as fast as RAM, and never where it looks up codebooks."""
 _MOST_LAYERS = 24
 _VOCABULARY = 512
 _DEEP = 3072
@@ -37,7 +43,7 @@ _PLAIN = {"n_vocab": _VOCABULARY, "tied": True}
 
 
 class Probe(NamedTuple):
-    """One phantom to time: its layout, its context and cache, its tests, and how important it is (0 first)."""
+    """One phantom to time: layout, context (of ``parallel`` sequences), tests, and how important it is (0 first)."""
 
     label: str
     layout: Layout
@@ -45,6 +51,7 @@ class Probe(NamedTuple):
     context_tokens: int = 1024
     cache_type: CacheType = "f16"
     rank: int = 0
+    parallel: int = 1
 
 
 def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[Probe, ...]:
@@ -52,6 +59,8 @@ def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[
     design = _Design(known, cache_bytes)
     found = [*design.structures(), *design.types(COMMON_TYPES[:6] if quick else WEIGHT_TYPES)]
     found += design.experts(_EXPERT_TYPES[:2] if quick else _EXPERT_TYPES)
+    found += design.heads(_HEAD_TYPES[:1] if quick else _HEAD_TYPES)
+    found += design.wide(_WIDE_TYPES[:1] if quick else _WIDE_TYPES)
     return tuple(sorted(found, key=lambda each: each.rank))
 
 
@@ -68,43 +77,67 @@ class _Design:
         for place, kind in enumerate(types):
             # Of the last layer a prompt passes through the attention alone: two are the fewest that say something.
             two = self._dense(kind, n_layer=2)
-            layers = min(_MOST_LAYERS, max(2, math.ceil(2 * _CACHE_MULTIPLE * self._cache_bytes / _bytes(two))))
             rank = 1 if kind in COMMON_TYPES[:6] else 3 if kind in COMMON_TYPES else 5
-            found.append(
-                Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), _tests(0, 8, 2, 4, 8), rank=rank)
-            )
-            found.append(Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 512), rank=rank + (place > 2)))
+            multiple = _COMMON_MULTIPLE if rank == 1 else _CACHE_MULTIPLE
+            if kind.startswith(("IQ1", "IQ2", "IQ3")):
+                multiple = _CODEBOOK_MULTIPLE
+            layers = min(_MOST_LAYERS, max(2, math.ceil(2 * multiple * self._cache_bytes / _bytes(two))))
+            few = _tests(0, 8 if rank < 5 else 4, 2, 4, 8)
+            found.append(Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), few, rank=rank))
+            many = _tests(0, 0, 32, 512 if rank == 1 else 256)
+            found.append(Probe(f"{kind.lower()}-many", two, many, rank=rank + (place > 2)))
         return found
 
     def experts(self, types: tuple[str, ...]) -> list[Probe]:
-        """Two layers of 16 experts in each type; tokens pass through two of them."""
-        shape = {**_PLAIN, "n_layer": 2, "n_expert": 16, "n_expert_used": 2, "n_head": 8, "n_head_kv": 2}
+        """Layers of 16 experts in each type, more than the cache holds; tokens pass through two of them."""
+        shape = {**_PLAIN, "n_expert": 16, "n_expert_used": 2, "n_head": 8, "n_head_kv": 2}
         found = []
         for place, kind in enumerate(types):
-            model = self._model("qwen3-30b-a3b", shape)
-            tests = _tests(0, 8, 8, 32, 128)
-            found.append(Probe(f"{kind.lower()}-experts", self._layout(model, kind), tests, rank=2 if place < 2 else 4))
+            two = self._layout(self._model("qwen3-30b-a3b", {**shape, "n_layer": 2}), kind)
+            layers = max(2, math.ceil(2 * _CACHE_MULTIPLE * self._cache_bytes / _bytes(two)))
+            rank = 2 if place < 2 else 4
+            layout = self._layout(self._model("qwen3-30b-a3b", {**shape, "n_layer": layers}), kind)
+            found.append(Probe(f"{kind.lower()}-experts", layout, _tests(0, 16, 8), rank=rank))
+            found.append(Probe(f"{kind.lower()}-experts-many", two, _tests(0, 0, 32, 128), rank=rank))
         return found
+
+    def heads(self, types: tuple[str, ...]) -> list[Probe]:
+        """Heads that share the embedding's table, as small models have them, for one sequence and for several."""
+        shape = {"n_layer": 1, "n_embd": 1024, "n_ff": 1024, "n_head": 8, "n_head_kv": 2, "tied": True}
+        model = self._model("qwen3-0.6b", shape)
+        tests = tuple(Test(kind="generate", tokens=4, sequences=count) for count in (1, 2, 4, 8))
+        return [
+            Probe(f"{kind.lower()}-head", self._layout(model, kind), tests, 2048, rank=1 + place, parallel=8)
+            for place, kind in enumerate(types)
+        ]
+
+    def wide(self, types: tuple[str, ...]) -> list[Probe]:
+        """Two layers as wide as those of large models: with the narrow ones they tell a product from its bytes."""
+        shape = {"n_layer": 2, "n_embd": 4096, "n_ff": 12_288, "n_head": 32, "n_head_kv": 8, **_PLAIN}
+        model = self._model("qwen3-8b", shape)
+        return [
+            Probe(f"{kind.lower()}-wide", self._layout(model, kind), _tests(0, 8, 4, 128), rank=1) for kind in types
+        ]
 
     def structures(self) -> list[Probe]:
         """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head.
 
         Where depth is timed, weights and cache together are several times the last-level cache: in a real model the
-        weights of one token push the cache of the context out before the next token needs it. Very wide heads at 2048
-        show what usual ones do at 16384: the cells of one head no longer fit into the cache of a core.
+        weights of one token push the cache of the context out before the next token needs it.
         """
-        thin = {"n_layer": 24, "n_embd": 256, "n_ff": 512, "n_head": 4, "n_head_kv": 2, "head_dim": 64, **_PLAIN}
-        answers = (*_tests(0, 8), *_tests(1024, 8), *_tests(2048, 8))
+        # So thin that its weights, which stay in the cache, are next to nothing.
+        thin = {"n_layer": 24, "n_embd": 128, "n_ff": 256, "n_head": 2, "n_head_kv": 1, "head_dim": 64, **_PLAIN}
+        answers = (*_tests(0, 8), *_tests(1024, 4), *_tests(2048, 4))
         prompts = (*_tests(0, 0, 512), *_tests(1024, 0, 256))
         return [
             Probe("thin", self._layout(self._model("qwen3-0.6b", thin), "Q8_0"), _tests(0, 16, 2, 8, 32, 512)),
             Probe("attention-128", self._attending(16, heads=32, kv_heads=8), answers, _DEEP),
             Probe("prompt-128", self._attending(2, heads=32, kv_heads=8), prompts, _DEEP),
-            Probe("hybrid", self._hybrid(), _tests(0, 8, 4, 32, 512), rank=1),
+            Probe("hybrid", self._hybrid(), _tests(0, 8, 4, 32, 192), rank=1),
             Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP, rank=1),
             Probe("prompt-256", self._attending(2, heads=16, kv_heads=4, width=256), prompts, _DEEP, rank=2),
-            Probe("attention-1024", self._attending(4, heads=8, kv_heads=2, width=1024), answers[1:], _DEEP, rank=1),
-            Probe("attention-2048", self._attending(2, heads=8, kv_heads=2, width=2048), answers[1:], _DEEP, rank=1),
+            Probe("attention-all", self._attending(6, heads=16, kv_heads=16), answers[2:], _DEEP, rank=1),
+            Probe("attention-one", self._attending(24, heads=8, kv_heads=1), answers[2:], _DEEP, rank=1),
             Probe(
                 "attention-64", self._attending(48, heads=14, kv_heads=2, width=64, n_ff=1024), answers, _DEEP, rank=2
             ),
@@ -113,7 +146,6 @@ class _Design:
             Probe("prompt-latent", self._latent(2), prompts[:1], _DEEP, rank=2),
             Probe("attention-q8_0", self._attending(16, heads=32, kv_heads=8), answers[1:], _DEEP, "q8_0", 4),
             Probe("prompt-q8_0", self._attending(2, heads=32, kv_heads=8), _tests(512, 0, 64), _DEEP, "q8_0", 4),
-            Probe("head", self._head(), _tests(0, 8, 8), rank=3),
         ]
 
     def _attending(self, n_layer: int, *, heads: int, kv_heads: int, width: int = 128, n_ff: int = 512) -> Layout:
@@ -139,10 +171,6 @@ class _Design:
             "n_vocab": _VOCABULARY,
         }
         return self._layout(self._model("deepseek-v2-lite", shape), "Q8_0")
-
-    def _head(self) -> Layout:
-        shape = {"n_layer": 1, "n_embd": 1024, "n_ff": 1024, "n_head": 8, "n_head_kv": 2, "tied": True}
-        return self._layout(self._model("qwen3-0.6b", shape), "Q6_K")
 
     def _model(self, name: str, shape: Mapping[str, int | bool]) -> Model:
         model = self._known.model(name)

@@ -15,11 +15,13 @@ def product(rows: int, width: int, tokens: int, *, place: str = "CPU", kind: str
     return Node(times, "MUL_MAT", "f32", (rows, tokens), (weight, columns))
 
 
-def attention(cells: int, tokens: int, *, heads: int = 8, kv_heads: int = 2, kind: str = "f16") -> Node:
-    """Attention of ``tokens`` over a cache of ``cells``, 64 wide."""
-    queries = Operand("f32", (64, tokens, heads))
-    keys = Operand(kind, (64, cells, kv_heads), "cache")
-    return Node(1, "FLASH_ATTN_EXT", "f32", (64, heads, tokens), (queries, keys, keys, Operand("f16", (cells,))))
+def attention(
+    cells: int, tokens: int, *, heads: int = 8, kv_heads: int = 2, kind: str = "f16", width: int = 64
+) -> Node:
+    """Attention of ``tokens`` over a cache of ``cells``."""
+    queries = Operand("f32", (width, tokens, heads))
+    keys = Operand(kind, (width, cells, kv_heads), "cache")
+    return Node(1, "FLASH_ATTN_EXT", "f32", (width, heads, tokens), (queries, keys, keys, Operand("f16", (cells,))))
 
 
 def experts(tokens: int, *, count: int = 16, used: int = 2) -> Node:
@@ -56,20 +58,50 @@ def test_attention_counts_what_is_filled_and_not_what_the_cache_could_hold():
     small, large = (amounts(Graph((attention(cells, 1),)), filled=99) for cells in (256, 65536))
     assert small == large
     assert small["attn/single/f16"] == 8 * 100 * (64 + 64)
-    assert small["kv/f16@128"] == 2 * 100 * (64 + 64) * 2
+    assert small["kv/f16"] == 2 * 100 * (64 + 64) * 2
+
+
+def test_rows_of_the_cache_that_lie_close_together_or_are_short_are_fetched_ahead():
+    """A single head, two of 128, and any number of 64 wide; four of 128 lie a kilobyte apart and are not."""
+    jumps = {
+        (width, kv_heads): amounts(Graph((attention(512, 1, kv_heads=kv_heads, width=width),)), filled=99).get(
+            "jump", 0
+        )
+        for width, kv_heads in ((128, 1), (128, 2), (64, 8), (128, 3), (128, 4), (128, 8))
+    }
+    assert jumps == {(128, 1): 0, (128, 2): 0, (64, 8): 0, (128, 3): 150, (128, 4): 400, (128, 8): 800}
 
 
 @given(st.integers(1, 60_000))
-def test_cells_spill_out_of_a_cores_cache_only_beyond_it_and_ever_more(filled):
-    """Nothing while the cells of one head fit, then the share that does not; more cores hold more of one sequence."""
-    graph, near = Graph((attention(65536, 1),)), Near(bytes_per_core=1 << 20, cores=2)
-    here = amounts(graph, filled=filled, near=near).get("spill/f16", 0.0)
-    deeper = amounts(graph, filled=filled + 1000, near=near).get("spill/f16", 0.0)
-    held = (filled + 1) * 2 * 64 * 2
-    assert (here > 0) == (held > 2 << 20)
-    assert deeper >= here
-    assert here <= 8 * held
-    assert amounts(graph, filled=filled, near=Near(1 << 20, 4)).get("spill/f16", 0.0) <= here
+def test_heads_that_share_a_row_read_it_again_only_beyond_what_stays_near(filled):
+    """Each row once while the cells of one head fit; then ever more, and fewer where there are more cores."""
+    graph, near = Graph((attention(65536, 1, width=128, heads=16, kv_heads=4),)), Near(bytes_per_core=1 << 20, cores=2)
+    here, deeper = (amounts(graph, filled=depth, near=near)["jump"] for depth in (filled, filled + 1000))
+    held = (filled + 1) * 2 * 128 * 2
+    assert (here > (filled + 1) * 4) == (held > 6 << 20)
+    assert deeper > here
+    assert amounts(graph, filled=filled, near=Near(1 << 20, 4))["jump"] <= here
+
+
+def test_the_values_of_a_latent_vector_are_its_beginning_and_are_read_once():
+    """Keys of 576 with values of 512 are one row of 576."""
+    keys, values = (Operand("f16", (width, 256, 1), "cache") for width in (576, 512))
+    node = Node(1, "FLASH_ATTN_EXT", "f32", (512, 16, 1), (Operand("f32", (576, 1, 16)), keys, values))
+    assert amounts(Graph((node,)), filled=99)["kv/f16"] == 100 * 576 * 2
+
+
+def test_rows_are_shared_out_in_chunks_by_the_rules_of_the_kernel_that_runs():
+    """64 rows for one column, 16 for more; kernels of llamafile and tiled ones have none; repacked weights neither."""
+
+    def of(kind: str, tokens: int, place: str = "CPU") -> tuple[float, float]:
+        found = amounts(Graph((product(128, 256, tokens, kind=kind, place=place),)), filled=0)
+        return found.get("chunk", 0.0), found.get("dots", 0.0)
+
+    assert of("q6_k", 1) == of("q8_0", 1) == (2, 0)
+    assert of("q6_k", 2) == of("q6_k", 4) == (8, 0)
+    assert of("q8_0", 2) == (0, 256)
+    assert of("q8_0", 8) == of("q8_0", 512) == (0, 512)
+    assert of("q6_k", 8) == of("q6_k", 1, "CPU_REPACK") == (0, 0)
 
 
 def test_a_layer_with_a_window_looks_no_further_back_than_it():

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.estimate.costs_fit import Prior, Sample, fit
-from planner.estimate.costs_priors import prior, relatives
-from planner.estimate.costs_table import Timing, learn_costs
+from planner.estimate.costs_fit import Sample, fit
+from planner.estimate.costs_learning import learn_costs
+from planner.estimate.costs_priors import Prior, prior, relatives
+from planner.estimate.costs_table import Timing
 
-KINDS = ("call", "node", "mm/q8_0/plain@1", "mm/q6_K/plain@1", "mm/q4_K/repacked@1", "attn/single/f16", "kv/f16@256")
+KINDS = ("call", "node", "mm/q8_0/plain@1", "mm/q6_K/plain@1", "mm/q4_K/repacked@1", "attn/single/f16", "kv/f16")
 TRUE = {
     "call": 2e5,
     "node": 4e3,
@@ -19,7 +20,7 @@ TRUE = {
     "mm/q6_K/plain@1": 0.11,
     "mm/q4_K/repacked@1": 0.09,
     "attn/single/f16": 0.04,
-    "kv/f16@256": 0.03,
+    "kv/f16": 0.03,
 }
 SCALES = {
     "call": 1.0,
@@ -28,7 +29,7 @@ SCALES = {
     "mm/q6_K/plain@1": 2e8,
     "mm/q4_K/repacked@1": 2e8,
     "attn/single/f16": 1e8,
-    "kv/f16@256": 5e7,
+    "kv/f16": 5e7,
 }
 
 
@@ -93,7 +94,7 @@ def test_the_interval_widens_with_the_distance_from_what_was_timed():
         took = table.took({"call": 1, "mm/q8_0/plain@1": 1e9 * (1 - share), "mm/q6_K/plain@1": 1e9 * share + 1})
         widths.append(math.inf if took is None else took.high_ns / took.middle_ns)
     assert widths[0] < widths[1] < widths[2]
-    assert widths[0] < 1.1
+    assert widths[0] < 1.15
 
 
 def test_what_is_known_too_little_about_is_not_predicted():
@@ -107,7 +108,7 @@ def test_four_intervals_of_five_hold_the_truth():
     """On new work under the noise that the samples have, for costs that are what they are."""
     hits = 0
     for seed in range(60):
-        table = learn_costs(timings(30, seed=seed, noise=0.03))
+        table = learn_costs(timings(30, seed=seed, noise=0.03), model_doubt=0.03)
         truth = timings(1, seed=1000 + seed, noise=0.03)[0]
         took = table.took(truth.amounts)
         hits += took.low_ns <= truth.took_ns <= took.high_ns

@@ -8,7 +8,7 @@ import pytest
 
 from planner import catalogue
 from planner.engine.child import EngineChild
-from planner.engine.graphs import GraphQuestion, Graphs
+from planner.engine.graphs import Graphs
 from planner.engine.oracle import Oracle
 from planner.gguf.ggml_types import tensor_bytes
 from planner.measure.bench import Bench
@@ -17,6 +17,7 @@ from planner.measure.calibration_design import COMMON_TYPES, WEIGHT_TYPES, probe
 from planner.measure.slices import weights_bytes
 from planner.types.model import Quantization
 from planner.types.settings import Settings
+from planner.workflow.calibrating import graph_of
 
 MIB = 1 << 20
 SETTINGS = Settings(context_tokens=1024, threads=2, threads_batch=2)
@@ -53,11 +54,16 @@ def test_every_type_that_a_quantization_gives_to_a_weight_is_timed(known, tmp_pa
 
 
 def test_weights_for_few_columns_are_read_from_ram_and_not_from_the_cache(known):
-    """Each phantom for decoding is at least twice a last-level cache of 32 MiB, and none takes a gigabyte."""
+    """Each phantom for decoding is at least twice a last-level cache of 32 MiB, and none takes a gigabyte.
+
+    Codebooks are looked up so slowly that the cache makes no difference: theirs are as large as it is.
+    """
     designed = probes(known, cache_bytes=32 * MIB)
     few = [each for each in designed if each.label.endswith("-few")]
     assert len(few) == len(WEIGHT_TYPES)
-    assert min(weights_bytes(each.layout) for each in few) >= 2 * 32 * MIB
+    looked_up = [each for each in few if each.label.startswith(("iq1", "iq2", "iq3"))]
+    assert min(weights_bytes(each.layout) for each in few if each not in looked_up) >= 2 * 32 * MIB
+    assert min(weights_bytes(each.layout) for each in looked_up) >= 32 * MIB
     assert max(weights_bytes(each.layout) for each in designed) < 512 * MIB
 
 
@@ -111,10 +117,7 @@ def test_a_calibration_of_a_few_phantoms_keeps_to_its_time_and_explains_what_it_
         graphs = Graphs(Oracle(asked, folder=tmp_path / "engine"), folder=tmp_path / "graphs")
 
         def graphs_of(probe, settings):
-            questions = [
-                GraphQuestion(settings=settings, tokens=test.tokens if test.kind == "prompt" else 1)
-                for test in probe.tests
-            ]
+            questions = [graph_of(test, settings) for test in probe.tests]
             return graphs.ask(probe.label, lambda: probe.layout, AS_IT_IS, questions)
 
         begin = time.monotonic()

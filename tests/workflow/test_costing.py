@@ -8,9 +8,10 @@ from planner.engine.child import EngineChild
 from planner.engine.graphs import Graphs
 from planner.engine.oracle import Oracle
 from planner.estimate.costs import amounts
+from planner.estimate.costs_learning import learn_costs
 from planner.estimate.costs_priors import prior
 from planner.estimate.costs_speeds import graph_questions
-from planner.estimate.costs_table import Timing, learn_costs
+from planner.estimate.costs_table import Timing
 from planner.machine import load
 from planner.measure.calibration import Calibration, signature_of
 from planner.types import measurement as kinds

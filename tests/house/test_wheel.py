@@ -29,6 +29,7 @@ def test_the_wheel_holds_the_package_the_profiles_and_nothing_else(
     expected = {str(path) for path in relative if path.parts[0] == "planner"}
     expected |= {f"planner/{path}" for path in relative if path.parts[0] == "profiles"}
     expected |= {f"llama_planner-{version(root)}.dist-info/{name}" for name in METADATA}
+    expected.add(f"llama_planner-{version(root)}.data/data/share/man/man1/planner.1")
     assert names_in(wheel) == expected
     for landmark in ("planner/py.typed", "planner/engine/worker/__main__.py", "planner/profiles/models/qwen3.toml"):
         assert landmark in expected

@@ -59,6 +59,7 @@ class World:
             "HOME": str(folder / "home"),
             "PLANNER_CACHE_DIR": str(folder / "cache"),
             "PLANNER_DATA_DIR": str(folder / "data"),
+            "PLANNER_LOCK_FILE": str(folder / "measure.lock"),
             "HF_HOME": str(folder / "hf"),
             "MODELSCOPE_CACHE": str(folder / "ms"),
             "HF_ENDPOINT": self.hub.endpoint,

@@ -5,7 +5,12 @@ not end is removed; whole files that were verified stay unless somebody says ``w
 lie in a hub's cache, never one that another program or person put elsewhere.
 """
 
+import contextlib
+import os
 import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +21,29 @@ from planner.files import cache_dir, data_dir
 from planner.hub.caches import huggingface, modelscope
 from planner.hub.fetch_huggingface import ENDING
 from planner.hub.storing import held_now
+from planner.measure.lock import BusyError, measurement_lock
 from planner.types.receipt import CleanReport, Leftover
 
 __all__ = ["clean"]
 
-_CACHES = {
+_IN_USE = {
     "phantoms": "phantom models",
+    "logs": "logs of servers",
+    "serve": "locks of ports",
+}
+"""What a measurement or a server that is running may still need."""
+_CACHES = {
     "headers": "headers and listings of hubs",
     "engine": "answers of the engine",
     "graphs": "graphs of the engine",
+    "matplotlib": "fonts that matplotlib has found",
 }
 _MEASURED = {"measurements": "measurements and calibrations", "imported": "imported measurements"}
 _PROBES = {"dummy_file_src", "dummy_file_dst"}
 """What huggingface_hub writes to try whether links work; a kill in that moment leaves it."""
+_TEMPORARY = ("planner-phantom-*", "planner-headers-*", "planner-server-*")
+_OLD_S = 3600.0
+"""A temporary folder without a change for so long belongs to nobody who is still at work."""
 
 
 def clean(*, remove: bool, weights: bool = False, measurements: bool = False) -> CleanReport:
@@ -41,9 +56,11 @@ def clean(*, remove: bool, weights: bool = False, measurements: bool = False) ->
     leftovers: list[Leftover] = []
     for partial in _partials():
         leftovers += _arriving(partial, remove, kept)
-    caches = _CACHES | _MEASURED if measurements else _CACHES
-    for name, what in caches.items():
+    for name, what in (_CACHES | _MEASURED if measurements else _CACHES).items():
         leftovers += _folder(cache_dir() / name, what, remove, kept)
+    leftovers += _in_use(remove, kept)
+    for folder in _temporary():
+        leftovers += _folder(folder, "temporary folder of a run that was killed", remove, kept)
     for folder in _probes():
         leftovers += _folder(folder, "a trial of links by huggingface_hub", remove, kept)
     for file in sorted(data_dir().glob("*/.*.part")):
@@ -58,6 +75,36 @@ def clean(*, remove: bool, weights: bool = False, measurements: bool = False) ->
         size_bytes=sum(each.size_bytes for each in leftovers),
         kept=tuple(dict.fromkeys(kept)),
     )
+
+
+def _in_use(remove: bool, kept: list[str]) -> list[Leftover]:
+    """Phantoms and logs, unless a measurement or a server is running."""
+    with contextlib.ExitStack() as locks:
+        try:
+            locks.enter_context(measurement_lock())
+            busy = [lock for lock in (cache_dir() / "serve").glob("*.lock") if not locks.enter_context(held_now(lock))]
+        except BusyError:
+            kept.append(f"{cache_dir() / 'phantoms'}: a measurement is running")
+            return []
+        if busy:
+            kept.append(f"{cache_dir() / 'phantoms'}: a server is running ({busy[0].stem})")
+            return []
+        found = [_folder(cache_dir() / name, what, remove, kept) for name, what in _IN_USE.items()]
+    return [each for leftovers in found for each in leftovers]
+
+
+def _temporary() -> Iterator[Path]:
+    """Temporary folders of ours that nobody has touched for an hour."""
+    for pattern in _TEMPORARY:
+        for folder in sorted(Path(tempfile.gettempdir()).glob(pattern)):
+            with contextlib.suppress(OSError):
+                found = folder.lstat()
+                if (
+                    stat.S_ISDIR(found.st_mode)
+                    and found.st_uid == os.geteuid()
+                    and time.time() - found.st_mtime > _OLD_S
+                ):
+                    yield folder
 
 
 def _partials() -> list[Path]:

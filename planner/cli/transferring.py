@@ -76,7 +76,7 @@ class _Bars:
                 for task in self._tasks.values():
                     self._bar.update(task, visible=False)
                 shown = escape(printable(f"{_WORDS.get(what, what)} {name}", most=70))
-                self._tasks[what, name] = self._bar.add_task(shown, total=total or None)
+                self._tasks[what, name] = self._bar.add_task(shown, total=total or None, completed=done)
             self._bar.update(self._tasks[what, name], completed=done, visible=True)
 
 

@@ -38,7 +38,7 @@ def test_the_judge_finds_what_is_wrong(tmp_path, monkeypatch):
     """A receipt for other bytes, a file that stays behind: each is told."""
     for name in ("HOME", "PLANNER_CACHE_DIR", "PLANNER_DATA_DIR", "HF_HOME", "MODELSCOPE_CACHE", "HF_ENDPOINT"):
         monkeypatch.setenv(name, "")
-    for name in ("MODELSCOPE_ENDPOINT", "NO_PROXY", "MODELSCOPE_DOWNLOAD_MAX_RETRIES"):
+    for name in ("MODELSCOPE_ENDPOINT", "NO_PROXY", "PLANNER_LOCK_FILE", "MODELSCOPE_DOWNLOAD_MAX_RETRIES"):
         monkeypatch.setenv(name, "")
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     sys.modules.pop("fetch_faults_world", None)

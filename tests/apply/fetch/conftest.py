@@ -48,6 +48,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PLANNER_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PLANNER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PLANNER_LOCK_FILE", str(tmp_path / "measure.lock"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     return home
 

@@ -69,6 +69,12 @@ def test_a_cut_goes_on_where_it_was(whole, hub, blob):
     assert sum(seen.sent for seen in hub.of("content")) < blob.size * 1.4
 
 
+def test_the_xet_service_is_not_asked(whole, hub):
+    """The hub offers it for the file; its transfers cannot be gone on with after a kill."""
+    whole()
+    assert {seen.kind for seen in hub.seen} == {"head", "resolve", "content"}
+
+
 def test_a_long_file_is_asked_for_in_pieces(whole, hub, monkeypatch, blob):
     """Each asked of the hub anew: signed addresses expire, and content servers limit what one answer may hold."""
     monkeypatch.setattr(transfer, "_PIECE_BYTES", 1 << 20)

@@ -11,7 +11,6 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from urllib.parse import quote
 
 from planner.types.deployment import Deployment, ExportOptions
 from planner.types.receipt import Receipt
@@ -21,6 +20,8 @@ __all__ = ["render"]
 _SPDX = {name.lower(): name for name in ("Apache-2.0", "MIT", "AGPL-3.0-only", "CC-BY-4.0", "CC-BY-NC-4.0")}
 """Licences of models that SPDX has a name for, in lower case as hubs write them; all others go by their own name."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_IN_A_PATH = re.compile(r"[^A-Za-z0-9._~/-]")
+"""What RFC 3986 does not leave as it is in a path."""
 _HUBS = {"hf": "https://huggingface.co/", "ms": "https://modelscope.cn/models/"}
 _Json = dict[str, object]
 
@@ -155,7 +156,11 @@ def _references(deployment: Deployment, receipt: Receipt | None) -> list[_Json]:
     repo = receipt.repo if receipt is not None else artifact.repo if artifact is not None else None
     if hub not in _HUBS or not repo:
         return []
-    return [{"type": "distribution", "url": _HUBS[hub] + quote(repo, safe="/")}]
+    return [{"type": "distribution", "url": _HUBS[hub] + _IN_A_PATH.sub(_percent, repo)}]
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
 def _commit(deployment: Deployment, receipt: Receipt | None) -> str | None:

@@ -25,7 +25,8 @@ def render(deployment: Deployment, options: ExportOptions) -> dict[str, str]:  #
     Names that hold ``;``, ``#`` or a line end, or that begin or end with a blank, are refused.
     """
     router = ["llama-server", "--models-preset", f"{deployment.name}.ini", "--host", deployment.host]
-    router += ["--port", str(deployment.port)]
+    # One model at a time: it was planned to have the machine for itself, where the router's own number is four.
+    router += ["--port", str(deployment.port), "--models-max", "1"]
     if deployment.api_key_file is not None:
         router += ["--api-key-file", "FILE"]
     variables = [f"{name}={value}" for name, value in sorted(deployment.environment.items())]

@@ -9,7 +9,7 @@ __all__ = ["NAMES", "command"]
 NAMES = (
     "plan", "machine", "estimate", "explanation", "models", "model", "local-models", "inspection", "measurement",
     "calibration", "imported", "kept", "tuning", "drift", "why-not",
-    "fetched", "clean", "serve", "verification", "completion", "report", "error",
+    "fetched", "clean", "serve", "verification", "exported", "completion", "report", "error",
 )  # fmt: skip
 """The documents in the order of the help text; a test holds them equal to what is rendered."""
 

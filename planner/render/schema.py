@@ -11,6 +11,7 @@ from planner.render.documents import (
     ModelsDocument,
     ReportDocument,
 )
+from planner.types.deployment import Exported
 from planner.types.drift import DriftReport
 from planner.types.explanation import Explanation
 from planner.types.imported import Imported, Kept
@@ -44,6 +45,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "clean": CleanReport,
     "serve": ServeReport,
     "verification": Verification,
+    "exported": Exported,
     "completion": CompletionDocument,
     "report": ReportDocument,
     "error": ErrorDocument,

@@ -1,7 +1,6 @@
 import importlib.util
 import random
 import re
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import msgspec
 import pytest
 
 from planner.errors import BadInputError
-from planner.errors import BadInputError
 from planner.measure.calibration import CalibrationTold, Cost, Signature
 from planner.render.deployment import deployment
 from planner.render.documents import LocalDocument, local_document
-from planner.render.export import export
 from planner.render.export import export
 from planner.types import explanation
 from planner.types.artifact import Artifact, LocalModel, Part
@@ -252,27 +249,6 @@ def deployed(plan: Plan) -> Callable[..., Deployment]:
         return deployment(renamed, **{"weights": f"/models/{name}", **named})
 
     return make
-
-
-@pytest.fixture
-def said_or_refused() -> Callable[..., bool]:
-    """Whether a format says a deployment, which ``read`` asserts of its files; else that a character of it is named."""
-
-    def check(form: str, made: Deployment, read: Callable[[dict[str, str]], None]) -> bool:
-        refusal = None
-        try:
-            read(export(form, made))
-        except BadInputError as error:
-            refusal = error
-        if refusal is None:
-            return True
-        assert refusal.code == "unsayable"
-        character = re.search(r"U\+([0-9A-F]{4,6})", refusal.message)
-        assert character is not None
-        assert chr(int(character[1], 16)) in made.weights[0] + made.model
-        return False
-
-    return check
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def test_the_command_says_every_word(deployed, hostile_names):
 @pytest.fixture(scope="session")
 def help_of_server():
     """The flags of llama-server with their variables: from a real build where one is, else as recorded."""
-    program = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
+    beside = Path(sys.executable).parent / "llama-server"
+    program = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server") or shutil.which(beside)
     if program is None:
         return json.loads((SAMPLES / "llama_server_variables.json").read_text())["options"]
     text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout

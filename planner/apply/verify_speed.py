@@ -11,11 +11,15 @@ from typing import NamedTuple
 from planner.apply.load import ChatClient, PromptMaker, first_prompt
 from planner.measure.statistics import spread
 from planner.types.measurement import Spread
-from planner.types.plan import Candidate, Speed
+from planner.types.plan import Candidate, Speed, Speeds
 from planner.types.verification import ChatSample, ChatTiming, Check
 from planner.units import duration, rate
 
-__all__ = ["Effort", "SpeedChecks", "judge"]
+__all__ = ["CLIENT_SHARE", "Effort", "SpeedChecks", "judge", "promise_at"]
+
+CLIENT_SHARE = 0.05
+"""What may stand between the engine and a client, of the time for each token: sampling from a large vocabulary, and
+HTTP. What it was is recorded in bench/results/serve.json."""
 
 _FIRST_WORDS = 300
 _SPARE_TOKENS = 16  # of a context, for the end of a template
@@ -68,7 +72,9 @@ class SpeedChecks:
         """Every speed that the plan promises, in the order of what it takes."""
         speeds, effort = self._chosen.speed, self._effort
         answers = self._alone("answer", 0, effort.repeats)
-        yield judge("generate", speeds.generate, answers.tokens_per_s, "while answering a short question")
+        depth = answers.depth_tokens + effort.answer_tokens // 2
+        told = f"while answering, {depth} tokens deep in the middle"
+        yield judge("generate", promise_at(speeds, depth), answers.tokens_per_s, told)
         reading = self._alone("reading", min(effort.prompt_tokens, self._room // 2), effort.deep_repeats, tokens=2)
         yield judge("prompt", speeds.prompt, reading.prompt_tokens_per_s, f"reading {reading.depth_tokens} tokens")
         yield from self._at_depth("generate-at-depth", speeds.generate_at_depth)
@@ -215,20 +221,49 @@ class SpeedChecks:
         return f"left out: it would take about {duration(needed_s)} and {duration(self._effort.budget_s)} are given"
 
 
+def promise_at(speeds: Speeds, depth: int) -> Speed | None:
+    """The promised speed of writing after ``depth`` tokens, between those of depth 0 and of half a context.
+
+    Seconds for each token grow with the depth in a straight line (attention reads that many rows).
+    """
+    start, deep = speeds.generate, speeds.generate_at_depth
+    if start is None or deep is None or not 0 < depth < deep.at_context_tokens:
+        return start
+    share = depth / deep.at_context_tokens
+
+    def between(first: float, second: float) -> float:
+        return 1 / ((1 - share) / first + share / second)
+
+    return Speed(
+        tokens_per_s=between(start.tokens_per_s, deep.tokens_per_s),
+        low=between(start.low, deep.low),
+        high=between(start.high, deep.high),
+        origin=start.origin,
+        at_context_tokens=depth,
+        basis=start.basis,
+    )
+
+
 def judge(name: str, promised: Speed | None, found: Spread | None, when: str) -> Check:
-    """The median of what was timed against the promised interval; faster than promised is kept, and said."""
+    """The median of what was timed against the promised interval; faster than promised is kept, and said.
+
+    An interval is of the engine's own work. A client waits for sampling and HTTP as well, so a median up to
+    :data:`CLIENT_SHARE` below it is kept too, and said.
+    """
     if found is None or promised is None:
         text = f"nothing could be timed {when}" if found is None else f"the plan promises none, {when}"
         words = None if found is None else _measured(found)
         return Check(area="speed", name=name, status="unknown", planned=_interval(promised), found=words, text=text)
     below, above = found.median < promised.low, found.median > promised.high
+    missed = found.median < (1 - CLIENT_SHARE) * promised.low
+    near = ", just below, as sampling and HTTP explain" if below and not missed else ""
     return Check(
         area="speed",
         name=name,
-        status="missed" if below else "met",
+        status="missed" if missed else "met",
         planned=_interval(promised),
         found=_measured(found),
-        text=f"{when}{', faster than promised' if above else ''}",
+        text=f"{when}{', faster than promised' if above else near}",
         place="below" if below else "above" if above else "inside",
     )
 

@@ -118,6 +118,7 @@ def own_folders(tmp_path, monkeypatch):
     """Cache and data of each test are its own, and nobody's service manager listens."""
     monkeypatch.setenv("PLANNER_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PLANNER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PLANNER_LOCK_FILE", str(tmp_path / "measure.lock"))
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
 

@@ -91,7 +91,7 @@ def test_a_stopped_server_is_hung_and_replaced(served, wayward, gone):
 def test_a_busy_server_is_not_hung(served, wayward):
     """One that computes and has no time for a question stays, long after the time that a hung one is given."""
     server = wayward("busy")
-    serving = served(server.program, hang_s=0.2)
+    serving = served(server.program, hang_s=1.0, watch_s=0.3)
     serving.until("is ready")
     with pytest.raises(httpx2.ReadTimeout):
         httpx2.get(f"{serving.url}/health", timeout=3, trust_env=False)

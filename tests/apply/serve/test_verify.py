@@ -15,7 +15,7 @@ from planner.apply.serve_weights import Weights
 from planner.apply.verify import VerifyRequest, verify
 from planner.apply.verify_file import file_checks
 from planner.apply.verify_machine import machine_checks
-from planner.apply.verify_speed import judge
+from planner.apply.verify_speed import judge, promise_at
 from planner.catalogue import load
 from planner.engine.byte_vocabulary import with_byte_vocabulary
 from planner.engine.child import EngineChild
@@ -145,7 +145,8 @@ def test_speeds_are_judged_by_their_median():
     """Below the interval is missed, above it is met and said, without a promise nothing is judged."""
     promise = Speed(tokens_per_s=20.0, low=10.0, high=40.0, origin="measured")
     for values, status, place in (
-        ([9.9, 9.0, 50.0], "missed", "below"),
+        ([9.4, 9.0, 50.0], "missed", "below"),
+        ([9.6, 9.0, 50.0], "met", "below"),
         ([10.0, 1.0, 10.0], "met", "inside"),
         ([41.0, 42.0, 1.0], "met", "above"),
     ):
@@ -153,6 +154,19 @@ def test_speeds_are_judged_by_their_median():
         assert (check.status, check.place) == (status, place)
     assert judge("generate", None, spread([1.0]), "now").status == "unknown"
     assert judge("generate", promise, None, "now").status == "unknown"
+
+
+def test_a_promise_between_two_depths_lies_between_theirs():
+    """At depth 0 and beyond half the context nothing is interpolated; between, seconds for each token add up."""
+    deep = Speed(tokens_per_s=10.0, low=5.0, high=20.0, origin="measured", at_context_tokens=1000)
+    start = Speed(tokens_per_s=20.0, low=10.0, high=40.0, origin="measured")
+    speeds = Speeds(generate=start, generate_at_depth=deep)
+    assert promise_at(speeds, 0) is start
+    middle = promise_at(speeds, 500)
+    assert middle is not None
+    assert 1 / middle.tokens_per_s == pytest.approx((1 / 10 + 1 / 20) / 2)
+    assert deep.low < middle.low < start.low
+    assert promise_at(Speeds(), 500) is None
 
 
 @pytest.mark.engine

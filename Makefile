@@ -95,5 +95,5 @@ $(VENV)/.engine: pyproject.toml $(VENV)/.made
 
 $(VENV)/.dev: $(VENV)/.engine
 	@echo "installing the tools that test it"
-	@$(INSTALL) ".[engine,dev]"
+	@$(INSTALL) ".[engine,report,dev]"
 	@touch $@

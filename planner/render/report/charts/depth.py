@@ -1,10 +1,12 @@
 """How fast an answer is written as the context fills: depths that are known, their intervals, and where nobody knows.
 
-The mistake it prevents is a line drawn on past the last depth that anything is known of.
+The mistakes it prevents are a line drawn on past the last depth that anything is known of, and a straight one between
+two depths: attention reads the whole context for each token, so it is the time that grows in a straight line.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,10 +17,11 @@ from planner.render.report.drawing import COLOURS, Size
 from planner.render.text import tokens
 from planner.types.plan import Candidate, Speed, Speeds
 
-__all__ = ["context_of_one", "known_depths", "paint_depth", "plottable"]
+__all__ = ["at_depths", "between_depths", "context_of_one", "known_depths", "paint_depth", "plottable"]
 
 _FASTEST = 1e9
 _PARTS = 4
+_STEPS = 40
 _BACKGROUND = {"facecolor": COLOURS.paper, "edgecolor": "none", "pad": 2}
 
 
@@ -55,10 +58,13 @@ def paint_depth(figure: Figure, size: Size, candidate: Candidate, asked_tokens_p
     axes = figure.subplots()
     depths = [each.at_context_tokens for each in known]
     low, middle, high = ([getattr(each, name) for each in known] for name in ("low", "tokens_per_s", "high"))
-    axes.fill_between(depths, low, high, color=COLOURS.accent, alpha=0.18, linewidth=0)
+    between = between_depths(depths)
+    axes.fill_between(between, at_depths(depths, low, between), at_depths(depths, high, between), color=COLOURS.accent,
+                      alpha=0.18, linewidth=0)  # fmt: skip
+    axes.plot(between, at_depths(depths, middle, between), color=COLOURS.accent, linewidth=2)
     errors = [_below(middle, low), _below(high, middle)]
-    axes.errorbar(depths, middle, yerr=errors, color=COLOURS.accent, marker="o", markersize=7, capsize=5, linewidth=2,
-                  clip_on=False, zorder=3)  # fmt: skip
+    axes.errorbar(depths, middle, yerr=errors, color=COLOURS.accent, marker="o", markersize=7, capsize=5, elinewidth=2,
+                  linestyle="none", clip_on=False, zorder=3)  # fmt: skip
     top = max(*high, asked_tokens_per_s if asked_tokens_per_s < 3 * max(high) else 0.0) * 1.12
     for each in known:
         _value(axes, each, whole)
@@ -76,6 +82,24 @@ def paint_depth(figure: Figure, size: Size, candidate: Candidate, asked_tokens_p
     axes.set_xticks([round(whole * part / _PARTS) for part in range(_PARTS + 1)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens(round(value))))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def between_depths(depths: Sequence[int]) -> list[float]:
+    """The known depths, and between two of them enough others to draw a bent line."""
+    steps = [first + (second - first) * step / _STEPS for first, second in pairwise(depths) for step in range(_STEPS)]
+    return [*steps, depths[-1]]
+
+
+def at_depths(depths: Sequence[int], speeds: Sequence[float], wanted: Sequence[float]) -> list[float]:
+    """Speeds at depths between known ones, the time of a token taken as a straight line from each to the next."""
+    if len(depths) == 1:
+        return [speeds[0]] * len(wanted)
+    found = []
+    for depth in wanted:
+        place = max(0, min(len(depths) - 2, sum(known <= depth for known in depths) - 1))
+        share = (depth - depths[place]) / (depths[place + 1] - depths[place])
+        found.append(1 / ((1 - share) / speeds[place] + share / speeds[place + 1]))
+    return found
 
 
 def _below(upper: Sequence[float], lower: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from planner.render.report.candidates import Mark
 from planner.render.report.charts.depth import plottable
@@ -113,6 +113,7 @@ def _vertical_limits(axes: Axes, marks: Sequence[Mark]) -> None:
     low, high = min(each.low for each in indices), max(each.high for each in indices)
     margin = max(4.0, (high - low) * 0.08)
     axes.set_ylim(max(-3.0, low - margin), min(103.0, high + margin))
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
 
 
 def _numbers(axes: Axes, marks: Sequence[Mark], places: Sequence[tuple[float, float]]) -> None:

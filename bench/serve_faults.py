@@ -277,6 +277,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True, help="a llama-server (make llama-server builds one)")
     arguments = parser.parse_args()
+    # A shell starts a job in the background with these ignored, and what is ignored stays so in every child.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name, nothing_left() as clean:
         folder = Path(name)

@@ -162,6 +162,14 @@ def _point(candidate: Candidate, chosen: Candidate | None, style: Style) -> tupl
     )
 
 
+_FROM_A_FILE = (
+    "planner serve plan.json",
+    "planner verify plan.json",
+    "planner export plan.json --to systemd",
+    "planner report plan.json --html plan.html",
+)
+
+
 def _next(plan: Plan, style: Style) -> list[str]:
     if plan.chosen is None or plan.commands is None:
         return section("Next", bullets(ASK_FOR_LESS, style), style)
@@ -176,6 +184,9 @@ def _next(plan: Plan, style: Style) -> list[str]:
     if not _is_of_files(plan):
         steps.append(f"{INDENT}Why not another model?             planner why-not {_loser(plan)}")
     steps.append(f"{INDENT}All of it, with a Python snippet?  add --json to the same command")
+    steps += ["", f"{INDENT}Or from a plan file, which --output plan.json keeps:", ""]
+    source = "" if plan.chosen.artifact is not None else " --from hf:OWNER/REPO"
+    steps += [f"{INDENT * 3}{line}" for line in (f"planner fetch plan.json{source}", *_FROM_A_FILE)]
     return section("Next", steps, style)
 
 

@@ -36,8 +36,7 @@ def export_plan(
     """The deployment of a plan and its files in format ``form``; errors are those of ``deployment`` and ``export``."""
     receipt = read_receipt(plan)
     given: str | tuple[str, ...] | None = None if weights is None else _absolute(weights)
-    on_disk = plan.chosen is not None and plan.chosen.artifact is not None and plan.chosen.artifact.on_disk
-    if given is None and not on_disk and receipt is not None:
+    if given is None and receipt is not None and not _as_planned(plan):
         given = receipt.weights
     made = deployment(
         plan,
@@ -76,6 +75,16 @@ def _write(name: str, text: str, path: Path) -> ExportedFile:
     if text.startswith("#!") and path.is_file():
         path.chmod(path.stat().st_mode | _EXECUTABLE)
     return ExportedFile(name=name, path=str(path), changed=changed)
+
+
+def _as_planned(plan: Plan) -> bool:
+    """Whether the files that the plan found on this disk are still there."""
+    artifact = plan.chosen.artifact if plan.chosen is not None else None
+    return (
+        artifact is not None
+        and artifact.on_disk
+        and all(Path(part.local_path or "").is_file() for part in artifact.parts)
+    )
 
 
 def _absolute(weights: str) -> str:

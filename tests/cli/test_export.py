@@ -5,9 +5,13 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from planner.apply.receipts import receipt_key
 from planner.render.export import FORMATS
+from planner.types.receipt import Receipt, ReceiptFile
+from planner.workflow.plan_file import read_plan
 
 PLAN = str(Path(__file__).parents[1] / "render" / "samples" / "plan.json")
 
@@ -105,3 +109,20 @@ def test_a_plan_without_a_choice_ends_as_the_plan_did(invoke, tmp_path):
     code, out, _ = invoke("export", str(path), "--to", "env", "--json")
     assert code == 10
     assert json.loads(out)["error"]["code"] == "nothing-chosen"
+
+
+def test_fetched_weights_are_found_by_the_receipt(invoke, tmp_path):
+    """Where the plan names no file that is here, the receipt of the fetch does."""
+    plan = read_plan(PLAN)
+    file = ReceiptFile(path="q/x.gguf", size_bytes=1, sha256="0" * 64, local_path="/hub/x.gguf", modified_ns=0, inode=0)
+    key = receipt_key(plan)
+    receipt = Receipt(
+        plan_key=key, model="qwen3-8b", quantization="Q4_K_M", hub="hf", repo="me/x", commit="c", files=(file,),
+        chat_template_sha256=None, fetched_at="2026-11-23T00:00:00Z", created_by="a test",
+    )  # fmt: skip
+    path = tmp_path / "data" / "receipts" / f"{key}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgspec.json.encode(receipt))
+    for words, told in (((), "/hub/x.gguf"), (("--weights", "/m/y.gguf"), "/m/y.gguf")):
+        _, out, _ = invoke("export", PLAN, "--to", "llama-server", *words)
+        assert json.loads(out)["argv"][2] == told

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from planner.errors import BadInputError, UsageError
 from planner.render.export import export
@@ -185,3 +186,13 @@ def test_what_has_no_variable_stays_a_word(deployed):
     assert 'LLAMA_EXTRA_ARGS="--threads-batch 8"' in text
     assert "llama-server $LLAMA_EXTRA_ARGS" in text
     assert shlex.split(text.splitlines()[-1]) == ["LLAMA_EXTRA_ARGS=--threads-batch 8"]
+
+
+def test_a_word_without_a_variable_is_plain_or_refused(deployed):
+    """It stands on the command line without quotes, where a shell would split it or replace it."""
+    made = deployed()
+    later = replace(made, argv=(*made.argv, "--of-tomorrow", "a=1"))
+    assert "--of-tomorrow a=1" in export("env", later)[f"{made.name}.env"]
+    for word in ("a b", "$HOME", "*", "'x'"):
+        with pytest.raises(BadInputError, match=r"U\+00"):
+            export("env", replace(made, argv=(*made.argv, "--of-tomorrow", word)))

@@ -108,8 +108,14 @@ def _variables(deployment: Deployment) -> tuple[dict[str, str], list[str]]:
         else:
             # A flag that a newer planner writes has no variable here and stays a word.
             following = EXTRA.get(flag, 1 if words and not words[0].startswith("--") else 0)
-            extra += [flag, *(words.pop(0) for _ in range(following))]
+            extra += [_plain(word) for word in (flag, *(words.pop(0) for _ in range(following)))]
     return variables, extra
+
+
+def _plain(word: str) -> str:
+    """A word that no shell splits or replaces, for it stands on a command line without quotes."""
+    bad = (each for each in word if not _BARE.fullmatch(each))
+    return refuse(word, bad, form="env", what="an option without a variable", hint="export to script instead")
 
 
 def _value(value: str) -> str:

@@ -4,11 +4,22 @@ import jsonschema
 import msgspec
 import pytest
 
-from planner.render.documents import ErrorBody, ErrorDocument, model_document, models_document, report_document
+from planner.render.documents import (
+    CompletionDocument,
+    ErrorBody,
+    ErrorDocument,
+    model_document,
+    models_document,
+    report_document,
+)
 from planner.render.json import to_json
 from planner.render.schema import DOCUMENTS, schema_json, schema_of
+from planner.types.deployment import Exported, ExportedFile
 from planner.types.imported import Imported, ImportedRow, Kept
 from planner.types.plan import Plan
+from planner.types.receipt import CleanReport, Fetched, Leftover, Receipt, ReceiptFile
+from planner.types.serving import Death, ServeReport
+from planner.types.verification import Check, Verification
 
 
 def test_a_plan_survives_the_journey_through_json_byte_for_byte(plan, samples):
@@ -46,6 +57,14 @@ def test_documents_validate_against_their_schemas(
     error = ErrorDocument(error=ErrorBody(code="usage", exit_code=2, message="m", hint=""))
     row = ImportedRow(test=plan.measurements[0].results[0].test, mean_tokens_per_s=12.5, fields={"n_gen": "128"})
     imported = Imported(source="theirs.csv", format="csv", imported_at="2026-01-01T00:00:00+00:00", rows=(row,))
+    when = "2026-01-01T00:00:00+00:00"
+    file = ReceiptFile(path="m.gguf", size_bytes=1, sha256="0" * 64, local_path="/m.gguf", modified_ns=0, inode=0)
+    receipt = Receipt(
+        plan_key="k", model="m", quantization="Q4_K_M", hub="hf", repo="o/m", commit="c", files=(file,),
+        chat_template_sha256=None, fetched_at=when, created_by="planner",
+    )  # fmt: skip
+    exported = ExportedFile(name="m.env", text="A=1")
+    check = Check(area="memory", name="resident", status="met")
     documents = {
         "plan": plan,
         "machine": plan.machine,
@@ -62,8 +81,22 @@ def test_documents_validate_against_their_schemas(
         "imported": imported,
         "kept": Kept(machine_key="k", measurements=plan.measurements, imported=(imported,)),
         "report": report_document([plan], "text", form="markdown", file=None),
+        "fetched": Fetched(receipt=receipt, receipt_path="/r.json", received_bytes=1, resumed_bytes=0),
+        "clean": CleanReport(removed=False, leftovers=(Leftover(what="w", path="/p", size_bytes=1),), size_bytes=1),
+        "exported": Exported(format="env", name="n", weights=("/m.gguf",), argv=("llama-server",), files=(exported,)),
+        "serve": ServeReport(
+            name="n", server="llama-server", url="http://127.0.0.1:8080", weights="/m.gguf", phantom=False,
+            log="/l", stopped_by="SIGTERM", ready_after_s=1.0, served_s=2.0,
+            deaths=(Death(how="killed", after_s=1.0, was_ready=True),),
+        ),
+        "verification": Verification(
+            model="m", quantization="Q4_K_M", verified_at=when, created_by="planner", url="http://127.0.0.1:8080",
+            server=None, started=False, phantom=False, quick=True, drifted=False, checks=(check,), seconds=1.0,
+            conditions=plan.measurements[0].conditions,
+        ),
+        "completion": CompletionDocument(shell="bash", script="complete"),  # noqa: S604 - the name of a shell, no call
         "error": error,
-    }
+    }  # fmt: skip
     assert set(documents) == set(DOCUMENTS)
     for name, document in documents.items():
         jsonschema.validate(json.loads(to_json(document)), schema_of(DOCUMENTS[name]))

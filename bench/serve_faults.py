@@ -18,8 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -257,19 +257,13 @@ def kill_while_writing(plan: Path, server: str, cache: Path) -> dict[str, Any]:
     return {"ok": left == [1, 0], "left": left}
 
 
-@contextmanager
-def nothing_left() -> Iterator[Callable[[], bool]]:
-    """Whether no child of ours and no server of theirs is there that was not before."""
-    before = {process.pid for process in psutil.process_iter()}
-    yield (
-        lambda: (
-            not [
-                process
-                for process in psutil.process_iter(["cmdline"])
-                if process.pid not in before and any("phantom.gguf" in word for word in process.info["cmdline"] or [])
-            ]
-        )
-    )
+def left_over(folder: Path) -> list[int]:
+    """Processes that still name a file of this run."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid != os.getpid() and any(str(folder) in word for word in process.info["cmdline"] or [])
+    ]
 
 
 def main() -> None:
@@ -281,7 +275,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     rows: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as name, nothing_left() as clean:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["PLANNER_CACHE_DIR"] = str(folder / "cache")
         plan, made_plan = make_plan(CASE, folder)
@@ -301,7 +295,7 @@ def main() -> None:
             rows["weights cut"] = cut_weights(plan, weights, arguments.server, folder)
             rows.update(bad_servers(plan, weights, folder))
         rows["killed while writing a phantom"] = kill_while_writing(plan, arguments.server, folder / "cache")
-        rows["nothing left"] = {"ok": clean()}
+        rows["nothing left"] = {"ok": not left_over(folder)}
     for fault, row in rows.items():
         print(f"{fault}: {json.dumps(row)}")
     record = {"date": datetime.now(UTC).date().isoformat(), "faults": rows}

@@ -218,7 +218,8 @@ class SpeedChecks:
         needed_s = 2 * at_once * (depth / read.median + tokens / write.median)
         if spent_s + needed_s <= self._effort.budget_s:
             return None
-        return f"left out: it would take about {duration(needed_s)} and {duration(self._effort.budget_s)} are given"
+        left_s = max(0.0, self._effort.budget_s - spent_s)
+        return f"left out: it would take about {duration(needed_s)}, {duration(left_s)} are left"
 
 
 def promise_at(speeds: Speeds, depth: int) -> Speed | None:

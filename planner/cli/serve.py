@@ -59,8 +59,9 @@ def command(
 ) -> int:
     """Start the server of a plan and keep it running.
 
-    PLAN is a file from planner plan --output. It is ready when it answers, not before. A crash is followed by a restart, up to five in ten minutes. SIGINT or
-    SIGTERM stops it; no server outlives planner. With --json a report is printed at the end.
+    PLAN is a file from planner plan --output. It is ready when it answers, not before. A crash is followed by a
+    restart, up to five in ten minutes. SIGINT or SIGTERM stops it; no server outlives planner. With --json a report is
+    printed at the end.
     """
     from planner.apply.serve import ServeRequest, serve
     from planner.cli import output

@@ -13,7 +13,7 @@ Each result is written as soon as it is there, and a second run goes on where th
 have nothing else to do: the load is noted beside every result. With ``--llama-bench`` the official program times the
 smaller models' phantoms too.
 
-    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,51]
+    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,45]
         [--llama-bench PATH] [--report]
 """
 
@@ -57,7 +57,7 @@ BATCH_TOKENS = 6
 REPETITIONS = 5
 COPY_BYTES = 256 << 20
 MODELS_PER_CALIBRATION = 5
-CURVE_MODELS = 10
+CURVE_MODELS = 5
 OFFICIAL_BYTES = 1_500_000_000
 """The largest model that the official program times as well: it reads each from its file anew."""
 ANCHOR = "q8_0-few"
@@ -78,7 +78,7 @@ def main() -> int:
                     chosen = options.calibrations if number < CURVE_MODELS else [max(options.calibrations)]
                     done["calibrations"] = {
                         str(seconds): msgspec.to_builtins(calibrate_session(session, budget_s=seconds))
-                        for seconds in chosen
+                        for seconds in sorted(chosen, reverse=True)
                     }
                 print(subject.name, flush=True)
                 done["models"][subject.name] = Run(session, done, options.llama_bench).model(subject)
@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench/results/speed.json"))
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument(
-        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 51]
+        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 45]
     )
     parser.add_argument("--llama-bench", type=Path, help="the official program, timed on the same phantoms")
     parser.add_argument("--report", action="store_true", help="only print what was recorded")

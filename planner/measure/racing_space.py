@@ -61,7 +61,7 @@ def thread_changes(
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)
     for wait in waits:
-        yield Change("waiting", wait, _waits(wait), BOTH, active_gain if wait == "active" else GAIN)
+        yield Change("waiting", wait, _waits(wait, usable), BOTH, active_gain if wait == "active" else GAIN)
 
 
 def setting_changes(ground: Ground) -> tuple[Change[Setup], ...]:
@@ -131,10 +131,17 @@ def _setting(factor: str, option: str, kinds: tuple[TestKind, ...] = BOTH, **val
     return Change(factor, option, lambda setup: replace(setup, settings=replace(setup.settings, **values)), kinds)
 
 
-def _waits(wait: Waiting) -> Callable[[Setup], Setup]:
+def _waits(wait: Waiting, usable: int) -> Callable[[Setup], Setup]:
+    """How threads wait; spinning is tried with all of them, whatever number is best where each wait is a sleep.
+
+    Sleeping threads make one alone the fastest on small layers, and one alone has nobody to wait for.
+    """
+
     def made(setup: Setup) -> Setup:
-        stated = "active" if wait == "active" else "passive"
-        return replace(setup, waiting=wait, settings=replace(setup.settings, openmp_wait=stated))
+        if wait == "active":
+            threads = {} if setup.cpus else {"threads": usable, "threads_batch": usable}
+            return replace(setup, waiting=wait, settings=replace(setup.settings, openmp_wait="active", **threads))
+        return replace(setup, waiting=wait, settings=replace(setup.settings, openmp_wait="passive"))
 
     return made
 

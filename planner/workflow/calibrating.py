@@ -29,9 +29,11 @@ from planner.workflow.timing import Progress, last_level_cache_bytes, subject_of
 
 __all__ = ["calibrate", "calibrate_session", "graph_of"]
 
-_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 10.0, "full": 51.0}
-"""Of timing; with the start of the engine, the last test and the solving a calibration ends within 15 and 60 s."""
-_TRIAL_SHARE = 0.1
+_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 7.0, "full": 45.0}
+"""Of timing; with the trial of threads, the engine's start and the last test a calibration ends within 15 and 60 s."""
+_TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 4.0, "full": 9.0}
+"""For finding out how many threads and how they should wait, where no earlier trial has: nine seconds see every race to
+its end on two cores, and what was not raced to its end is not taken."""
 _TRIAL_MODEL, _TRIAL_QUANTIZATION = "qwen3-0.6b", "Q8_0"
 _WAIT_S = 5.0
 
@@ -90,7 +92,7 @@ def calibrate_session(
             progress("calibrate", done * total_s, total_s, stage)
 
     with measurement_lock(wait_s=_WAIT_S), Bench(child) as bench:
-        settings = _settings(session, bench, threads, trial_s=_TRIAL_SHARE * seconds)
+        settings = _settings(session, bench, threads, trial_s=_TRIALS_S[effort])
         found = calibrate_costs(
             bench,
             designed,

@@ -1,8 +1,9 @@
 """Which settings are tried on which machine: nothing that makes no sense there, nothing that costs quality unasked."""
 
+import msgspec
 import pytest
 
-from planner.measure.racing_space import Ground, setting_changes, thread_counts
+from planner.measure.racing_space import Ground, setting_changes, thread_changes, thread_counts
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
@@ -85,3 +86,13 @@ def test_thread_counts_start_with_all_and_are_each_named_once():
     """All, three quarters, half, a quarter."""
     assert thread_counts(8) == (8, 6, 4, 2)
     assert thread_counts(1) == (1,)
+
+
+def test_spinning_is_tried_with_all_threads_whatever_number_is_best_asleep():
+    """One thread has nobody to wait for: raced against itself, active waiting would never show what it gains."""
+    asleep = Setup(settings=Settings(context_tokens=512, threads=1, threads_batch=2), waiting="passive")
+    (active,) = [each for each in thread_changes(4, ("active",)) if each.factor == "waiting"]
+    made = active.made_of(asleep).settings
+    assert (made.threads, made.threads_batch, made.openmp_wait) == (4, 4, "active")
+    pinned = active.made_of(msgspec.structs.replace(asleep, cpus=(0, 2))).settings
+    assert (pinned.threads, pinned.threads_batch) == (1, 2)

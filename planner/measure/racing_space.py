@@ -55,13 +55,17 @@ def thread_counts(usable: int) -> tuple[int, ...]:
 def thread_changes(
     usable: int, waits: tuple[Waiting, ...], counts: tuple[int, ...] = (), *, active_gain: float = GAIN
 ) -> Iterator[Change[Setup]]:
-    """Threads for decoding and for prompts, each by its own time, then how they wait: spinning is tried last."""
-    for count in counts or thread_counts(usable):
-        yield _setting("threads", str(count), _DECODE, threads=count)
+    """Threads for prompts, how all of them wait, then threads for decoding.
+
+    Spinning comes after one race, which shows whether others use the machine, and before the threads for decoding: where
+    each wait is a sleep, all of them and one are alike, and a race of likes takes the time of all others.
+    """
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)
     for wait in waits:
         yield Change("waiting", wait, _waits(wait, usable), BOTH, active_gain if wait == "active" else GAIN)
+    for count in counts or thread_counts(usable):
+        yield _setting("threads", str(count), _DECODE, threads=count)
 
 
 def setting_changes(ground: Ground) -> tuple[Change[Setup], ...]:

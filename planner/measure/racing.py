@@ -223,7 +223,9 @@ class _Search(Generic[S]):
 
     def _try(self, change: Change[S], *, again: bool) -> None:
         challenger = change.made_of(self._anchor)
-        if challenger is None or challenger == self._anchor or (again and not self._worth_again(change, challenger)):
+        if challenger is None or challenger == self._anchor or self._have_raced(challenger):
+            return
+        if again and not self._worth_again(change):
             return
         if self._out_of_time():
             if not again:
@@ -234,10 +236,13 @@ class _Search(Generic[S]):
         if raced.outcome == "accepted":
             self._anchor = challenger
 
-    def _worth_again(self, change: Change[S], challenger: S) -> bool:
+    def _have_raced(self, challenger: S) -> bool:
+        """Whether these two met before, whichever of them was the anchor then."""
+        return any({self._anchor, challenger} == {raced.anchor, raced.challenger} for raced in self._races)
+
+    def _worth_again(self, change: Change[S]) -> bool:
         earlier = [raced for raced in self._races if raced.change is change]
-        near = all(raced.outcome != "unusable" and median(raced.total or (0.0,)) < _NOT_AGAIN for raced in earlier)
-        return near and all({self._anchor, challenger} != {raced.anchor, raced.challenger} for raced in self._races)
+        return all(raced.outcome != "unusable" and median(raced.total or (0.0,)) < _NOT_AGAIN for raced in earlier)
 
     def _is_busy(self) -> bool:
         """Whether so much was disturbed that the rest would be, too."""

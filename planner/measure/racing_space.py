@@ -57,8 +57,8 @@ def thread_changes(
 ) -> Iterator[Change[Setup]]:
     """Threads for prompts, how all of them wait, then threads for decoding.
 
-    Spinning comes after one race, which shows whether others use the machine, and before the threads for decoding: where
-    each wait is a sleep, all of them and one are alike, and a race of likes takes the time of all others.
+    Spinning comes after one race, which shows whether others use the machine, and before the threads for decoding:
+    where each wait is a sleep, all of them and one are alike, and a race of likes takes the time of all others.
     """
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)

@@ -2,8 +2,8 @@
 
 The engine's defaults are poor both ways: half the cores for decoding from Python, all hyper-threads from llama-server.
 Active waiting gains up to a half on an idle machine and loses nearly everything on a busy one: two threads that spin
-for each other on one free core stand still. So whatever is not *clearly* faster is not taken, and active waiting comes
-last: a trial that others disturb ends before it. The mistake it prevents is a setting chosen from one lucky run.
+for each other on one free core stand still. So whatever is not *clearly* faster is not taken, and what a trial that
+others disturb found is not taken at all. The mistake it prevents is a setting chosen from one lucky run.
 """
 
 import hashlib

@@ -83,7 +83,8 @@ def _memory(then: Machine, now: Machine, chosen: Candidate, held_bytes: int) -> 
     rows = [row for row in chosen.memory if row.device == "CPU" or row.device.startswith("Host")]
     # Unified memory: the GPU's row is the host's.
     needed = sum(row.total_bytes for row in rows or chosen.memory)
-    there = now.memory.usable_bytes + held_bytes
+    # Pages of a mapped file count as free and as held by the server that maps them.
+    there = min(now.memory.usable_bytes + held_bytes, now.memory.total_bytes)
     enough = needed <= there
     yield _check(
         "usable-memory",

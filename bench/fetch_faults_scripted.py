@@ -166,9 +166,9 @@ def _another(*, before: bool) -> Run:
 def _of_the_disk() -> Iterator[tuple[str, Run]]:
     for part in (0, 1, 5, 10, 19):
         yield f"no byte more than {part * _STEP} of a file", _limited(part * _STEP + 4096)
-    yield "a cache that may not be written", _cache_at("/sys/planner")
-    yield "a cache that is a file", _cache_at(os.devnull)
-    yield "data that may not be written", _data_at("/sys/planner")
+    yield "a cache that may not be written", _with("HF_HOME", "/sys/planner")
+    yield "a cache that is a file", _with("HF_HOME", os.devnull)
+    yield "data that may not be written", _with("PLANNER_DATA_DIR", "/sys/planner")
     yield "a disk that is full from the beginning", _tmpfs(fill_at_once=True)
     yield "a disk that fills up midway", _tmpfs(fill_at_once=False)
     for harm in ("cut", "flipped", "longer"):
@@ -189,24 +189,13 @@ def _limited(size_bytes: int) -> Run:
     return run
 
 
-def _cache_at(path: str) -> Run:
+def _with(variable: str, path: str) -> Run:
     def run(here: World) -> str:
-        os.environ["HF_HOME"] = path
+        os.environ[variable] = path
         try:
             return _ended(here)
         finally:
-            os.environ["HF_HOME"] = here.environment["HF_HOME"]
-
-    return run
-
-
-def _data_at(path: str) -> Run:
-    def run(here: World) -> str:
-        os.environ["PLANNER_DATA_DIR"] = path
-        try:
-            return _ended(here)
-        finally:
-            os.environ["PLANNER_DATA_DIR"] = here.environment["PLANNER_DATA_DIR"]
+            os.environ[variable] = here.environment[variable]
 
     return run
 

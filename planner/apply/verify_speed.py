@@ -19,7 +19,7 @@ __all__ = ["CLIENT_SHARE", "Effort", "SpeedChecks", "judge", "promise_at"]
 
 CLIENT_SHARE = 0.05
 """What may stand between the engine and a client, of the time for each token: sampling from a large vocabulary, and
-HTTP. What it was is recorded in bench/results/serve.json."""
+HTTP. An allowance, not a measurement: bench/serve.py has no recorded result yet."""
 
 _FIRST_WORDS = 300
 _SPARE_TOKENS = 16  # of a context, for the end of a template
@@ -257,7 +257,7 @@ def judge(name: str, promised: Speed | None, found: Spread | None, when: str) ->
         return Check(area="speed", name=name, status="unknown", planned=_interval(promised), found=words, text=text)
     below, above = found.median < promised.low, found.median > promised.high
     missed = found.median < (1 - CLIENT_SHARE) * promised.low
-    near = ", just below, as sampling and HTTP explain" if below and not missed else ""
+    near = ", just below, as sampling and HTTP may explain" if below and not missed else ""
     return Check(
         area="speed",
         name=name,

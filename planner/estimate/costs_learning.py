@@ -18,7 +18,8 @@ __all__ = ["MODEL_DOUBT", "learn_costs"]
 _SUM_DOUBT = 0.03
 """Relative error of a sample as a sum of kinds of work, beside what its repetitions scatter."""
 MODEL_DOUBT = 0.08
-"""The same for a whole model at another minute: fitted on the first twelve models of ``bench/speed.py``."""
+"""The same for a whole model at another minute: the scatter seen while this was written, not fitted apart from the
+models that bench/speed.py judges by; its recorded coverage says that it is too small on an unsteady host."""
 _LEAST_RELATIVES = 3
 
 

@@ -240,8 +240,9 @@ def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings)
 
 
 _LATER_SHARE = 0.06
-"""How far the very same phantom is off another quarter of an hour, four times out of five (anchors of bench/speed.py):
-repetitions of one minute agree better than that, and a plan is kept later."""
+"""What a measured promise allows for another time at least. Repetitions of one minute agree better than the machine
+does with itself: on a calm virtual machine medians moved by about this much, on an unsteady one by 15 % (the anchors of
+bench/speed.py)."""
 
 
 def _speed(result: TestResult, measurement: Measurement) -> Speed:

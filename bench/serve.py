@@ -145,6 +145,8 @@ class Answer(NamedTuple):
     total_s: float
     tokens: int
     prompt_tokens: int | None
+    engine_rate: float | None = None
+    """Tokens per second as the server itself timed its engine, where it tells."""
 
     @property
     def rate(self) -> float | None:
@@ -157,6 +159,7 @@ def ask(client: openai.OpenAI, prompt: str, *, tokens: int = ANSWER_TOKENS, plai
     extra: dict[str, Any] = {} if plain else {"ignore_eos": True, "cache_prompt": False}
     began = time.perf_counter()
     first, last, pieces, usage = None, began, 0, None
+    timings: dict[str, float] = {}
     stream = client.chat.completions.create(
         model="planned",
         messages=[{"role": "user", "content": prompt}],
@@ -168,13 +171,15 @@ def ask(client: openai.OpenAI, prompt: str, *, tokens: int = ANSWER_TOKENS, plai
     )
     for part in stream:
         usage = part.usage or usage
+        timings = (part.model_extra or {}).get("timings") or timings
         if part.choices and part.choices[0].delta.content:
             last = time.perf_counter()
             first, pieces = first or last, pieces + 1
     if first is None:
         raise RuntimeError("an empty answer")
     count = usage.completion_tokens if usage is not None else pieces
-    return Answer(first - began, last - began, count, usage.prompt_tokens if usage is not None else None)
+    prompt_tokens = usage.prompt_tokens if usage is not None else None
+    return Answer(first - began, last - began, count, prompt_tokens, timings.get("predicted_per_second"))
 
 
 def prompt_of(tokens: int, mark: int) -> str:
@@ -227,6 +232,12 @@ def placed(found: float, promised: Speed | None) -> dict[str, Any]:
     return {"measured": round(found, 2), "promised": interval, "origin": promised.origin, "place": place, "kept": near}
 
 
+def engine_over_client(answers: list[Answer]) -> float | None:
+    """How much faster the server's own clock says it wrote than the client saw, in the median; 1 is no difference."""
+    ratios = [each.engine_rate / each.rate for each in answers if each.engine_rate and each.rate]
+    return round(statistics.median(ratios), 4) if ratios else None
+
+
 def make_plan(case: Case, folder: Path) -> tuple[Path, Plan]:
     """A plan of the case, its speeds measured here."""
     path = folder / "plan.json"
@@ -267,6 +278,7 @@ def run_case(case: Case, server: str, folder: Path) -> dict[str, Any]:
             statistics.median(each.rate or 0.0 for each in short),
             promise_at(chosen.speed, (short[0].prompt_tokens or 60) + ANSWER_TOKENS // 2),
         ),
+        "engine_over_client": engine_over_client(short),
         "prompt": placed(read, chosen.speed.prompt),
         "together": {**loaded_by, "promised": placed(loaded_by["tokens_per_s_each"], chosen.speed.generate_together)},
         "loaded_mib": {

@@ -69,18 +69,18 @@ def main() -> int:
 
 
 def read(done: Mapping[str, Any]) -> tuple[Point, ...]:
-    """Every test that was both timed and predicted, by the longest calibration that was recorded."""
-    longest = max(done["calibrations"], key=int)
+    """Every test that was both timed and predicted, by the first of the longest calibrations that were recorded."""
     found = []
     for name, model in done["models"].items():
+        first = model["passes"][0]["predicted_ns"]
+        predicted = first[max(first, key=int)]
         for test, (_, _, tokens) in TESTS.items():
-            told = model["predicted_ns"].get(longest, {}).get(test)
-            took = model["took_ns"].get(test)
+            told, took = predicted.get(test), model["took_ns"].get(test)
             if told is None or took is None:
                 continue
             # A longer time is a lower speed: the ends of the interval change places.
             middle, short, long = told
-            samples = model.get("samples_ns", {}).get(test, [took])
+            samples = [ns for each in model["passes"] for ns in each["samples_ns"].get(test, ())]
             found.append(
                 Point(
                     model=name,

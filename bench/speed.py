@@ -4,27 +4,27 @@ The claims: decode is predicted with a median error of 5 % at most (90 % within 
 decode at a depth of 8192 from depths of 2048 at most with 10 %, batches of 2, 4 and 8 sequences with 10 %, and 75 to 85
 of 100 results lie in the 80 % interval. Refuted by a run in which one of these does not hold.
 
-A calibration is taken before every five models, and each model is predicted from the one before it: the speed of a
-virtual machine's memory changes by a tenth from one quarter of an hour to the next, and what is judged is a minute of
-timing and what it says, not the weather. How much the machine changed in between is told by an anchor, a phantom that
-both timed.
+Everything is done in passes. Each begins with a calibration of its own, from which every model is predicted, and
+then times every model for a few seconds; what counts as the truth is the median over all passes. So each calibration
+is judged by what the machine did over an hour and not by the minute after it: the speed of a virtual machine's memory
+and of its cores changes by a tenth and more within minutes. How much it did is printed beside the errors: what one
+pass would have said of another.
 
 Each result is written as soon as it is there, and a second run goes on where the first was cut off. The machine must
-have nothing else to do: the load is noted beside every result. With ``--llama-bench`` the official program times the
-smaller models' phantoms too.
+have nothing else to do: the load is noted beside every result. ``bench/llama_bench.py`` holds this clock against the
+official program's.
 
-    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,45]
-        [--llama-bench PATH] [--report]
+    python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,55] [--passes 2]
+        [--report]
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -43,28 +43,22 @@ from planner.estimate.costs_speeds import batch_time, generate_time, prompt_time
 from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
-from planner.measure.calibration_design import Probe, probes
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 from planner.workflow.calibrating import calibrate_session
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import last_level_cache_bytes
 
 TOKENS = 16
 BATCH_TOKENS = 6
-REPETITIONS = 5
+REPETITIONS = 3
 COPY_BYTES = 256 << 20
-MODELS_PER_CALIBRATION = 5
-CURVE_MODELS = 5
-OFFICIAL_BYTES = 1_500_000_000
-"""The largest model that the official program times as well: it reads each from its file anew."""
-ANCHOR = "q8_0-few"
+MOST_SECONDS = 600
 
 
 def main() -> int:
-    """Calibrate what is missing, time what is missing, and report."""
+    """Pass by pass: calibrate, time what is missing, and report."""
     options = _options()
     done: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {}
     done.setdefault("models", {})
@@ -72,17 +66,8 @@ def main() -> int:
         with open_session(catalogue.load(), None, None) as session:
             done["machine"] = {"cpu": session.machine.cpu.model, "engine_build": session.oracle.system().build}
             done.setdefault("copy_bytes_per_s", copy_bytes_per_s())
-            for number, subject in enumerate(_wanted(options.only, done)):
-                if number % MODELS_PER_CALIBRATION == 0:
-                    # The curve of error against seconds needs no more than the first models.
-                    chosen = options.calibrations if number < CURVE_MODELS else [max(options.calibrations)]
-                    done["calibrations"] = {
-                        str(seconds): msgspec.to_builtins(calibrate_session(session, budget_s=seconds))
-                        for seconds in sorted(chosen, reverse=True)
-                    }
-                print(subject.name, flush=True)
-                done["models"][subject.name] = Run(session, done, options.llama_bench).model(subject)
-                _write(options.output, done)
+            for number in range(options.passes):
+                _pass(session, number, options, done)
     print(report(done))
     failed = failures(done)
     print("\n".join(failed) or "all claims hold")
@@ -94,24 +79,50 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench/results/speed.json"))
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument(
-        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 45]
+        "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 55]
     )
-    parser.add_argument("--llama-bench", type=Path, help="the official program, timed on the same phantoms")
+    parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--report", action="store_true", help="only print what was recorded")
     return parser.parse_args()
 
 
-def _wanted(only: list[str], done: Mapping[str, Any]) -> Iterator[Subject]:
-    for subject in tuple(SUBJECTS):
-        named = not only or subject.name in only or subject.model in only
-        if named and subject.name not in done["models"]:
-            yield subject
+def _pass(session: Session, number: int, options: argparse.Namespace, done: dict[str, Any]) -> None:
+    """One calibration of each length, and some seconds of every model that this pass has not timed yet."""
+    wanted = [each for each in SUBJECTS if not options.only or each.name in options.only or each.model in options.only]
+    missing = [each for each in wanted if len(done["models"].get(each.name, {}).get("passes", ())) <= number]
+    if not missing:
+        return
+    run = Run(session, _calibrations(session, number, options))
+    for subject in missing:
+        print(f"pass {number + 1}: {subject.name}", flush=True)
+        row = done["models"].setdefault(subject.name, run.facts(subject) | {"passes": []})
+        row["passes"].append(run.once(subject, first=number == 0))
+        row["took_ns"] = _middles(row["passes"])
+        _write(options.output, done)
+
+
+def _calibrations(session: Session, number: int, options: argparse.Namespace) -> dict[str, Calibration]:
+    """The calibrations of a pass by their seconds; those of a run that was cut off are used again."""
+    path = options.output.with_suffix(f".pass{number + 1}.json")
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration])
+    found = {
+        str(seconds): calibrate_session(session, budget_s=seconds)
+        for seconds in sorted(options.calibrations, reverse=True)
+    }
+    path.write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def _middles(passes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median over all samples of all passes, by test."""
+    tests = dict.fromkeys(test for each in passes for test in each["samples_ns"])
+    return {test: median(ns for each in passes for ns in each["samples_ns"].get(test, ())) for test in tests}
 
 
 def _write(path: Path, done: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".part")
-    # A line for each model: the covariance of a calibration would take a hundred thousand.
     parts = [
         f"{json.dumps(key)}: {_lines(value) if key == 'models' else json.dumps(value)}" for key, value in done.items()
     ]
@@ -136,109 +147,63 @@ def copy_bytes_per_s() -> float:
 
 
 class Run:
-    """Times one subject and asks every calibration what it would have said."""
+    """Times subjects, and asks every calibration of a pass what it would have said."""
 
-    def __init__(self, session: Session, done: Mapping[str, Any], llama_bench: Path | None) -> None:
+    def __init__(self, session: Session, calibrations: Mapping[str, Calibration]) -> None:
         self._session = session
         self._graphs = Graphs(session.oracle)
-        self._calibrations = {name: msgspec.convert(found, Calibration) for name, found in done["calibrations"].items()}
-        longest = max(self._calibrations, key=int)
-        signature = self._calibrations[longest].signature
+        self._calibrations = calibrations
+        longest = calibrations[max(calibrations, key=int)]
         self._settings = Settings(
             context_tokens=DEPTH + 256,
-            threads=signature.threads,
-            threads_batch=signature.threads_batch,
-            openmp_wait=self._calibrations[longest].openmp_wait,
+            threads=longest.signature.threads,
+            threads_batch=longest.signature.threads_batch,
+            openmp_wait=longest.openmp_wait,
+            load_mode="mmap",
         )
-        self._llama_bench = llama_bench
 
-    def model(self, subject: Subject) -> dict[str, Any]:
-        """Every test of one subject: what it took, what each calibration said, and the state of the machine."""
-        known = self._session.sources.catalogue
-        model, quantization = known.model(subject.model), known.quantization(subject.quantization)
-        key = known.shape_key(model)
-        layout = self._session.oracle.typed_layout(key, lambda: known.layout(model), quantization)
+    def facts(self, subject: Subject) -> dict[str, Any]:
+        """What a reader of the record must know of the model."""
+        model = self._session.sources.catalogue.model(subject.model)
+        return {
+            "architecture": model.architecture,
+            "seen": subject.seen,
+            "file_bytes": weights_bytes(self._layout(subject)),
+            "parameters": model.parameters,
+            "parameters_active": model.parameters_active,
+        }
+
+    def once(self, subject: Subject, *, first: bool) -> dict[str, Any]:
+        """The tests of one pass: samples, what each calibration said, and the state of the machine."""
+        layout = self._layout(subject)
+        size = weights_bytes(layout)
         begin = time.monotonic()
-        took: dict[str, list[float]] = {}
 
         def child(env: Mapping[str, str]) -> EngineChild:
             return EngineChild(self._session.engine_python, env=env)
 
-        with Bench(child) as bench:
-            anchor = probes(known, cache_bytes=last_level_cache_bytes(self._session.machine), quick=True)
-            bench.open(
-                _labelled(anchor, ANCHOR).layout, msgspec.structs.replace(self._settings, context_tokens=1024), ANCHOR
-            )
-            drift = [self._anchor(bench)]
-            bench.open(layout, self._settings, "alone")
-            took |= self._alone(bench, subject)
+        with tempfile.TemporaryDirectory() as folder, Bench(child) as bench:
+            path = Path(folder) / "phantom.gguf"
+            routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
+            write_phantom(path, layout, random_seed=1 if routed else None, random_only=RANDOM_FOR_ROUTING)
+            bench.open_file(path, self._settings, "alone", size_bytes=size)
+            samples = _alone(bench, subject, deep=first)
+            # One after the other: repacked weights are a copy of the file for each.
             bench.close(["alone"])
-            bench.open(layout, _together(self._settings, max(SEQUENCES)), "together")
-            took |= self._together(bench)
-            drift.append(self._anchor(bench))
-        size = weights_bytes(layout)
-        official = self._official(layout) if self._llama_bench and size <= OFFICIAL_BYTES else {}
+            bench.open_file(path, _together(self._settings, max(SEQUENCES)), "together", size_bytes=size)
+            samples |= _together_timed(bench)
         return {
-            "architecture": model.architecture,
-            "file_bytes": size,
-            "parameters": model.parameters,
-            "parameters_active": model.parameters_active,
-            "samples_ns": took,
-            "took_ns": {name: median(each) for name, each in took.items()},
+            "samples_ns": samples,
             "predicted_ns": self.predicted(subject),
-            "official_tokens_per_s": official,
-            "anchor_ns": drift,
-            "anchor_calibrated_ns": self._anchor_calibrated(),
             "load": os.getloadavg()[0],
-            "seconds": time.monotonic() - begin,
+            "seconds": round(time.monotonic() - begin, 1),
             "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def _anchor(self, bench: Bench) -> float:
-        """Nanoseconds of a token of a phantom that the calibration timed too: the machine itself may have changed."""
-        test = Test(kind="generate", tokens=8)
-        return median(
-            (run := bench.run(ANCHOR, test, tokens=8, deadline_s=600)).samples_ns[0] / run.tokens_timed
-            for _ in range(REPETITIONS)
-        )
-
-    def _anchor_calibrated(self) -> float | None:
-        longest = self._calibrations[max(self._calibrations, key=int)]
-        label = f"{ANCHOR} tg8"
-        return next((each.took_ns for each in longest.table.timings if each.label == label), None)
-
-    def _alone(self, bench: Bench, subject: Subject) -> dict[str, list[float]]:
-        """Decode at the start and at depth, and a prompt, in turns, after one run of each that does not count."""
-        tests = {
-            "tg": (Test(kind="generate", tokens=TOKENS), REPETITIONS),
-            f"tg@{DEPTH}": (Test(kind="generate", tokens=TOKENS, depth=DEPTH), 3),
-            "pp512": (Test(kind="prompt", tokens=512), subject.prompts),
-        }
-        bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=600)
-        found: dict[str, list[float]] = {name: [] for name in tests}
-        for number in range(REPETITIONS):
-            for name, (test, repetitions) in tuple(tests.items()):
-                if number >= repetitions:
-                    continue
-                run = bench.run("alone", test, tokens=test.tokens, deadline_s=600, fill_budget_s=60)
-                if test.depth and run.filled_by == "decode":
-                    # A recurrent state is reached by reading the whole context again, every time: once is enough.
-                    tests[name] = (test, 1)
-                if run.samples_ns:
-                    batches = 1 if test.kind == "prompt" else run.tokens_timed
-                    found[name].append(run.samples_ns[0] / batches)
-        return {name: each for name, each in found.items() if each}
-
-    def _together(self, bench: Bench) -> dict[str, list[float]]:
-        """Steps of several sequences that write together."""
-        found: dict[str, list[float]] = {}
-        for number in range(REPETITIONS + 1):
-            for count in SEQUENCES:
-                test = Test(kind="generate", tokens=BATCH_TOKENS, sequences=count)
-                run = bench.run("together", test, tokens=BATCH_TOKENS, deadline_s=600)
-                if number:
-                    found.setdefault(f"x{count}", []).append(run.samples_ns[0] / run.tokens_timed)
-        return found
+    def _layout(self, subject: Subject) -> Layout:
+        known = self._session.sources.catalogue
+        model, quantization = known.model(subject.model), known.quantization(subject.quantization)
+        return self._session.oracle.typed_layout(known.shape_key(model), lambda: known.layout(model), quantization)
 
     def predicted(self, subject: Subject) -> dict[str, dict[str, list[float] | None]]:
         """Nanoseconds of each test with their interval, as each calibration has them."""
@@ -269,26 +234,41 @@ class Run:
                 found[f"x{count}"] = batch_time(table, each, depth=0, tokens=BATCH_TOKENS)
             return {name: None if took is None else list(took) for name, took in found.items()}
 
-        return {name: told(calibration.table) for name, calibration in self._calibrations.items()}
-
-    def _official(self, layout: Layout) -> dict[str, float]:
-        """Tokens per second as the official llama-bench has them on the same phantom, by test."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "phantom.gguf"
-            routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
-            write_phantom(path, layout, random_seed=1 if routed else None, random_only=RANDOM_FOR_ROUTING)
-            argv = [str(self._llama_bench), "-m", str(path), "-p", "512", "-n", str(TOKENS), "-r", "3", "-o", "json"]
-            argv += ["-t", str(self._settings.threads), "-fa", "auto"]
-            env = {**os.environ, "OMP_WAIT_POLICY": self._settings.openmp_wait}
-            answer = subprocess.run(argv, check=True, capture_output=True, env=env, timeout=900)
-        rows = json.loads(answer.stdout)
-        return {
-            ("pp512" if row["n_prompt"] else "tg"): row.get("median_ts") or median(row["samples_ts"]) for row in rows
-        }
+        return {name: told(each.table) for name, each in self._calibrations.items()}
 
 
-def _labelled(designed: Sequence[Probe], label: str) -> Probe:
-    return next(each for each in designed if each.label == label)
+def _alone(bench: Bench, subject: Subject, *, deep: bool) -> dict[str, list[float]]:
+    """Decode at the start and at depth, and a prompt, in turns, after one run that does not count."""
+    tests = {"tg": (Test(kind="generate", tokens=TOKENS), REPETITIONS)}
+    if deep:
+        tests[f"tg@{DEPTH}"] = (Test(kind="generate", tokens=TOKENS, depth=DEPTH), 2)
+    tests["pp512"] = (Test(kind="prompt", tokens=512), subject.prompts)
+    bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=MOST_SECONDS)
+    found: dict[str, list[float]] = {name: [] for name in tests}
+    for number in range(REPETITIONS):
+        for name, (test, repetitions) in tuple(tests.items()):
+            if number >= repetitions:
+                continue
+            run = bench.run("alone", test, tokens=test.tokens, deadline_s=MOST_SECONDS, fill_budget_s=60)
+            if test.depth and run.filled_by == "decode":
+                # A recurrent state is reached by reading the whole context again, every time: once is enough.
+                tests[name] = (test, 1)
+            if run.samples_ns:
+                batches = 1 if test.kind == "prompt" else run.tokens_timed
+                found[name].append(run.samples_ns[0] / batches)
+    return {name: each for name, each in found.items() if each}
+
+
+def _together_timed(bench: Bench) -> dict[str, list[float]]:
+    """Steps of several sequences that write together; the first of each count does not count."""
+    found: dict[str, list[float]] = {}
+    for number in range(REPETITIONS + 1):
+        for count in SEQUENCES:
+            test = Test(kind="generate", tokens=BATCH_TOKENS, sequences=count)
+            run = bench.run("together", test, tokens=BATCH_TOKENS, deadline_s=MOST_SECONDS)
+            if number:
+                found.setdefault(f"x{count}", []).append(run.samples_ns[0] / run.tokens_timed)
+    return found
 
 
 def _together(settings: Settings, sequences: int) -> Settings:

@@ -24,7 +24,7 @@ from planner.render.deployment import DEFAULT_HOST, DEFAULT_PORT, deployment, la
 from planner.types.plan import Plan
 from planner.types.serving import ServeReport
 
-__all__ = ["ServeRequest", "default_deadline_s", "log_path", "opened_weights", "serve", "start_server"]
+__all__ = ["Prepared", "ServeRequest", "default_deadline_s", "log_path", "prepared", "serve", "start_server"]
 
 _LEAST_DEADLINE_S = 60.0
 _SLOWEST_READ_BYTES_PER_S = 50e6  # a network disk
@@ -56,37 +56,15 @@ def serve(plan: Plan, request: ServeRequest, *, tell: Callable[[str], None]) -> 
     plan that chose nothing (10), :class:`EngineDiedError` (13) for a server that does not become ready or dies too
     often.
     """
-    program = find_server(request.server, engine_python=request.engine_python)
     checked = deployment(plan, host=request.host, port=request.port, api_key_file=request.api_key_file)
-    log_file = request.log or log_path(checked.name, request.port)
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals_interrupt())
         stack.enter_context(port_lock(request.port, f"{checked.name} from {request.plan_name}"))
-        check_port(request.host, request.port)
-        weights = stack.enter_context(
-            opened_weights(
-                plan,
-                request.weights,
-                phantom=request.phantom,
-                plan_name=request.plan_name,
-                engine_python=request.engine_python,
-                tell=tell,
-            )
-        )
-        startable = stack.enter_context(
-            prepare(
-                plan,
-                program,
-                weights.paths,
-                host=request.host,
-                port=request.port,
-                api_key_file=request.api_key_file,
-            )
-        )
+        named = request._replace(log=request.log or log_path(checked.name, request.port))
+        ready = stack.enter_context(prepared(plan, named, tell=tell))
+        program, weights, startable, log, check = ready
         for sentence in startable.differences:
             tell(f"otherwise than planned: {sentence}")
-        log = stack.enter_context(contextlib.closing(ServerLog(log_file)))
-        check = stack.enter_context(HealthCheck(startable.url, startable.health_path))
         limits = request.limits or Limits(deadline_s=request.deadline_s or default_deadline_s(plan))
         tell(f"starting {checked.name} on {startable.url} with {_program_words(program)}; its log is {log.path}")
 
@@ -109,22 +87,47 @@ def serve(plan: Plan, request: ServeRequest, *, tell: Callable[[str], None]) -> 
     )
 
 
+class Prepared(NamedTuple):
+    """All that a start needs: the program, the weights, its command, where its words go, and how to ask for health."""
+
+    program: ServerProgram
+    weights: Weights
+    startable: StartableServer
+    log: ServerLog
+    check: HealthCheck
+
+
 @contextlib.contextmanager
-def opened_weights(
-    plan: Plan,
-    given: str | None,
-    *,
-    phantom: bool,
-    plan_name: str,
-    engine_python: str | None,
-    tell: Callable[[str], None],
-) -> Iterator[Weights]:
-    """The weights to serve, whole; a phantom lives as long as the context."""
-    if phantom and plan.chosen is not None:
-        with phantom_weights(plan.chosen, engine_python=engine_python, tell=tell) as made:
+def prepared(plan: Plan, request: ServeRequest, *, tell: Callable[[str], None]) -> Iterator[Prepared]:
+    """What is needed to start the plan's server, looked at and open; a phantom lives as long as the context."""
+    program = find_server(request.server, engine_python=request.engine_python)
+    with contextlib.ExitStack() as stack:
+        check_port(request.host, request.port)
+        weights = stack.enter_context(_opened_weights(plan, request, tell))
+        startable = stack.enter_context(
+            prepare(
+                plan,
+                program,
+                weights.paths,
+                host=request.host,
+                port=request.port,
+                api_key_file=request.api_key_file,
+            )
+        )
+        log_file = request.log or log_path(startable.deployment.name)
+        log = stack.enter_context(contextlib.closing(ServerLog(log_file)))
+        check = stack.enter_context(HealthCheck(startable.url, startable.health_path))
+        yield Prepared(program, weights, startable, log, check)
+
+
+@contextlib.contextmanager
+def _opened_weights(plan: Plan, request: ServeRequest, tell: Callable[[str], None]) -> Iterator[Weights]:
+    """The weights to serve, whole."""
+    if request.phantom and plan.chosen is not None:
+        with phantom_weights(plan.chosen, engine_python=request.engine_python, tell=tell) as made:
             yield made
         return
-    weights = find_weights(plan, given, plan_name=plan_name)
+    weights = find_weights(plan, request.weights, plan_name=request.plan_name)
     check_whole(weights)
     yield weights
 

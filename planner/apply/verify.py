@@ -15,11 +15,10 @@ from typing import NamedTuple
 from planner import __version__
 from planner.apply.load import ChatClient
 from planner.apply.receipts import find_receipt
-from planner.apply.serve import default_deadline_s, log_path, opened_weights, start_server
-from planner.apply.serve_command import find_server, first_key, prepare
+from planner.apply.serve import ServeRequest, default_deadline_s, log_path, prepared, start_server
+from planner.apply.serve_command import first_key
 from planner.apply.serve_health import Health, HealthCheck
-from planner.apply.serve_log import ServerLog
-from planner.apply.serve_place import check_port, free_port, listener, port_lock
+from planner.apply.serve_place import free_port, listener, port_lock
 from planner.apply.serve_signals import signals_interrupt
 from planner.apply.serve_weights import Weights
 from planner.apply.supervise import await_ready
@@ -235,32 +234,25 @@ def _found(plan: Plan, request: VerifyRequest, url: str, host: str, port: int) -
 def _started(
     plan: Plan, request: VerifyRequest, host: str, port: int, tell: Callable[[str], None]
 ) -> Iterator[_Running]:
-    program = find_server(request.server, engine_python=request.engine_python)
-    with contextlib.ExitStack() as stack:
-        check_port(host, port)
-        weights = stack.enter_context(
-            opened_weights(
-                plan,
-                request.weights,
-                phantom=request.phantom,
-                plan_name=request.plan_name,
-                engine_python=request.engine_python,
-                tell=tell,
-            )
-        )
-        startable = stack.enter_context(
-            prepare(plan, program, weights.paths, host=host, port=port, api_key_file=request.api_key_file)
-        )
-        log = stack.enter_context(
-            contextlib.closing(ServerLog(request.log or log_path(f"verify-{startable.deployment.name}")))
-        )
-        check = stack.enter_context(HealthCheck(startable.url, startable.health_path))
+    serving = ServeRequest(
+        plan_name=request.plan_name,
+        weights=request.weights,
+        server=request.server,
+        host=host,
+        port=port,
+        api_key_file=request.api_key_file,
+        log=request.log or log_path(f"verify-{deployment(plan).name}"),
+        phantom=request.phantom,
+        engine_python=request.engine_python,
+    )
+    with prepared(plan, serving, tell=tell) as ready:
+        program, weights, startable, log, check = ready
         tell(f"starting {program.words[0]}; its log is {log.path}")
-        process = stack.enter_context(start_server(startable, log))
-        await_ready(process, check, deadline_s=request.deadline_s or default_deadline_s(plan), signals=None)
-        yield _Running(
-            startable.url, program.kind, process.pid, started=True, weights=weights, notes=startable.differences
-        )
+        with start_server(startable, log) as process:
+            await_ready(process, check, deadline_s=request.deadline_s or default_deadline_s(plan), signals=None)
+            yield _Running(
+                startable.url, program.kind, process.pid, started=True, weights=weights, notes=startable.differences
+            )
 
 
 def _address(url: str) -> tuple[str, int, str]:

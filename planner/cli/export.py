@@ -2,7 +2,7 @@
 
 import click
 
-from planner.cli.options import json_option
+from planner.cli.options import json_option, plan_argument
 from planner.render.export import FORMATS
 
 __all__ = ["command"]
@@ -11,7 +11,7 @@ _TOLD = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
 
 
 @click.command(name="export")
-@click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))
+@plan_argument
 @click.option(
     "--to", "form", metavar="FORMAT", type=click.Choice(tuple(FORMATS)), required=True, help=f"What to write. {_TOLD}."
 )

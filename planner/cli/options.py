@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Command",
+    "api_key_option",
     "asked_of_a_model",
+    "deadline_option",
     "engine_option",
     "engine_settings_options",
     "goal_options",
     "json_option",
+    "log_option",
     "machine_option",
     "parallel_option",
+    "plan_argument",
     "quantization_option",
+    "server_option",
     "settings_options",
+    "weights_option",
     "with_options",
 ]
 
@@ -65,6 +71,55 @@ def engine_option(function: Command) -> Command:
         metavar="PYTHON",
         type=click.Path(dir_okay=False),
         help="The Python interpreter that has llama-cpp-python, for example one built for CUDA.",
+    )(function)
+
+
+def plan_argument(function: Command) -> Command:
+    """``PLAN``: a file from ``planner plan --output``, or ``-``."""
+    return click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))(function)
+
+
+def weights_option(function: Command) -> Command:
+    """``--weights``: the file that a server loads."""
+    return click.option(
+        "--weights",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="The GGUF file to load; of a split set the first.  [where the plan or planner fetch found it]",
+    )(function)
+
+
+def server_option(function: Command) -> Command:
+    """``--server``: the program that serves."""
+    return click.option(
+        "--server",
+        metavar="PROGRAM",
+        help="A llama-server by path, or llama-cpp-python for the Python binding's.  [llama-server on PATH, else that]",
+    )(function)
+
+
+def api_key_option(use: str) -> Callable[[Command], Command]:
+    """``--api-key-file``: keys for a server; ``use`` says what they are for."""
+    return click.option(
+        "--api-key-file", metavar="FILE", type=click.Path(dir_okay=False), help=f"A file of keys, one on a line{use}"
+    )
+
+
+def deadline_option(who: str) -> Callable[[Command], Command]:
+    """``--deadline``: how long ``who`` may take to become ready."""
+    return click.option(
+        "--deadline",
+        "deadline_s",
+        metavar="S",
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"Seconds until {who} must be ready.  [60, and 20 for each GB of weights]",
+    )
+
+
+def log_option(function: Command) -> Command:
+    """``--log``: where a server's output goes."""
+    return click.option(
+        "--log", metavar="FILE", type=click.Path(dir_okay=False), help="Where its output goes.  [planner's cache]"
     )(function)
 
 

@@ -4,42 +4,29 @@ from pathlib import Path
 
 import click
 
-from planner.cli.options import engine_option, json_option
+from planner.cli.options import (
+    api_key_option,
+    deadline_option,
+    engine_option,
+    json_option,
+    log_option,
+    plan_argument,
+    server_option,
+    weights_option,
+)
 
 __all__ = ["command"]
 
 
 @click.command(name="serve")
-@click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option(
-    "--weights",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="The GGUF file to load; of a split set the first.  [where the plan or planner fetch found it]",
-)
-@click.option(
-    "--server",
-    metavar="PROGRAM",
-    help="A llama-server by path, or llama-cpp-python for the Python binding's.  [llama-server on PATH, else that]",
-)
+@plan_argument
+@weights_option
+@server_option
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", help="Where to listen.  [127.0.0.1]")
 @click.option("--port", metavar="N", type=click.IntRange(1, 65535), default=8080, help="The port.  [8080]")
-@click.option(
-    "--api-key-file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="A file of keys, one on a line; needed to listen to more than this machine.",
-)
-@click.option(
-    "--deadline",
-    "deadline_s",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds until it must be ready.  [60, and 20 for each GB of weights]",
-)
-@click.option(
-    "--log", metavar="FILE", type=click.Path(dir_okay=False), help="Where its output goes.  [planner's cache]"
-)
+@api_key_option("; needed to listen to more than this machine.")
+@deadline_option("it")
+@log_option
 @click.option("--phantom", is_flag=True, help="Serve random weights of the planned model: a test without a download.")
 @engine_option
 @json_option

@@ -4,45 +4,32 @@ from pathlib import Path
 
 import click
 
-from planner.cli.options import engine_option, json_option
+from planner.cli.options import (
+    api_key_option,
+    deadline_option,
+    engine_option,
+    json_option,
+    log_option,
+    plan_argument,
+    server_option,
+    weights_option,
+)
 
 __all__ = ["command"]
 
 
 @click.command(name="verify")
-@click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))
+@plan_argument
 @click.option(
     "--url",
     metavar="URL",
     help="The server to ask, such as http://127.0.0.1:8080; where none answers one is started.  [a free port]",
 )
-@click.option(
-    "--weights",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="The GGUF file to load; of a split set the first.  [where the plan or planner fetch found it]",
-)
-@click.option(
-    "--server",
-    metavar="PROGRAM",
-    help="A llama-server by path, or llama-cpp-python for the Python binding's.  [llama-server on PATH, else that]",
-)
-@click.option(
-    "--api-key-file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="A file of keys, one on a line: the first is sent.",
-)
-@click.option(
-    "--deadline",
-    "deadline_s",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds until a server that is started must be ready.  [60, and 20 for each GB of weights]",
-)
-@click.option(
-    "--log", metavar="FILE", type=click.Path(dir_okay=False), help="Where its output goes.  [planner's cache]"
-)
+@weights_option
+@server_option
+@api_key_option(": the first is sent.")
+@deadline_option("a server that is started")
+@log_option
 @click.option("--phantom", is_flag=True, help="Verify random weights of the planned model: a test without a download.")
 @click.option("--quick", is_flag=True, help="Fewer repetitions, shallower prompts, no hash: a minute at most.")
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Also write JUnit XML to FILE.")

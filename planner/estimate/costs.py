@@ -30,8 +30,8 @@ is as fast as it can be, and ``chunk`` the pieces of a matrix that threads take 
 ``out`` are the numbers that products make, ``dots`` those that the kernels of llamafile make for few columns,
 ``quantize`` those that are brought into the type of a product. ``attn/…`` are multiplications of queries with keys and
 values, ``pos/…`` the scores, ``kv/…`` the bytes of cache they read, ``jump`` the rows of it that lie too far
-apart to be fetched ahead. ``state/…`` are the updates
-of recurrent states. ``op/…`` are bytes that another operation reads and writes.
+apart to be fetched ahead, ``again`` those that another head has fetched already. ``state/…`` are the updates of
+recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 512)
@@ -52,7 +52,13 @@ _STARTED_BYTES = 256 << 10
 """A matrix of at least so many bytes is a whole start; smaller ones are their share of it."""
 _LLAMAFILE = ("f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "iq4_nl")
 _REPACKED_STEP = 4  # columns that a kernel of repacked weights takes at once; what is left goes one by one
-_NEAR_MULTIPLE = 3.0  # of the second-level caches of the cores: what of a cache of keys and values stays near
+_NEAR_MULTIPLE = 3.0
+"""Of the second-level caches of the cores: what of one head of a cache of keys and values stays near."""
+_PAGE_BYTES = 4096
+_PAGES = (1024, 4096)
+"""Pages that a core has walked over from which on it begins to forget the first ones, and has forgotten them all."""
+_PAGE_OF_A_ROW = 0.2
+"""What looking up a forgotten page takes, as a share of fetching a row from far."""
 _USUAL_ROW = 512  # bytes of keys and values of a head of 128 in f16
 _SMALLEST_CHANCE = 1e-9
 _PLAIN_CACHE = ("f16", "f32")
@@ -218,25 +224,32 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
         counted[f"kv/{keys.type}"] += node.times * streams * kv_heads * seen * row
         # A token of one sequence is shared out by cells, tokens of several are by heads (ops.cpp).
         cores = place.near.cores if tokens * streams == 1 else 1
-        counted["jump"] += (
-            node.times * streams * seen * _jumps(place, keys, heads=heads, seen=seen, row=row, cores=cores)
-        )
+        times = node.times * streams * seen
+        jumps, again = _jumps(place, keys, heads=heads, seen=seen, row=row, cores=cores)
+        counted["jump"] += times * jumps
+        counted["again"] += times * again
 
 
-def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, cores: int) -> float:
-    """Rows of a cell that no prefetcher follows to.
+def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, cores: int) -> tuple[float, float]:
+    """Rows of a cell that no prefetcher follows to: those that come from far, and those that are near by then.
 
-    Of each head of the cache once, and again for the heads that share it, as far as what they share does not stay near.
-    Measured on AMD EPYC (heads of 64, 128 and 256, 1 to 16 of them in the cache): 60 ns a row on two cores.
+    Each head of the cache once from far; the heads that share it again, from near as far as the caches of the cores
+    hold what all cells of that head are. Where each head walks over more pages than a core remembers, every page
+    costs a part of a row more. Measured on AMD EPYC (1 to 16 heads in the cache, 64, 128 and 256 wide, 1 to 4 sharing
+    one, 1,000 to 8,000 cells): 60 to 75 ns a row from far on two cores, 5 to 10 from near, 12 to 16 a page.
     """
     kv_heads = _at(keys.shape, 2)
-    apart = (_row_bytes(keys) * kv_heads - NEAR_ROWS) / (FAR_ROWS - NEAR_ROWS)
+    stride = _row_bytes(keys) * kv_heads
+    apart = min(1.0, (stride - NEAR_ROWS) / (FAR_ROWS - NEAR_ROWS))
     if kv_heads == 1 or _row_bytes(keys) <= SHORT_ROW or apart <= 0:
-        return 0.0
+        return 0.0, 0.0
     near = _NEAR_MULTIPLE * place.near.bytes_per_core * cores
     gone = max(0.0, 1 - near / (seen * row)) if near else 0.0
-    again = (heads - kv_heads) * gone * row / _USUAL_ROW
-    return min(1.0, apart) * (kv_heads + again)
+    sharing = (heads - kv_heads) * row / _USUAL_ROW
+    pages = min(1.0, 2 * stride / _PAGE_BYTES)  # of a cell, for its key and its value
+    forgotten = min(1.0, max(0.0, (seen * pages / cores - _PAGES[0]) / (_PAGES[1] - _PAGES[0])))
+    far = apart * (kv_heads + sharing * gone) + heads * pages * forgotten * _PAGE_OF_A_ROW
+    return far, apart * sharing * (1 - gone)
 
 
 def _state(_place: _Place, node: Node, counted: dict[str, float]) -> None:

@@ -17,16 +17,25 @@ __all__ = ["MODEL_DOUBT", "learn_costs"]
 
 _SUM_DOUBT = 0.03
 """Relative error of a sample as a sum of kinds of work, beside what its repetitions scatter."""
-MODEL_DOUBT = 0.08
-"""The same for a whole model at another minute: the scatter seen while this was written, not fitted apart from the
-models that bench/speed.py judges by; its recorded coverage says that it is too small on an unsteady host."""
+MODEL_DOUBT = 0.06
+"""The same for a whole model, on a machine as steady as a clock."""
+_LATER = 0.6
+"""What of the scatter of single runs is left between the medians of different quarters of an hour: 10 % and 6 % on the
+machine that bench/speed.py was recorded on."""
 _LEAST_RELATIVES = 3
 
 
-def learn_costs(timings: Iterable[Timing], *, near: Near = NEAR_UNKNOWN, model_doubt: float = MODEL_DOUBT) -> CostTable:
+def learn_costs(
+    timings: Iterable[Timing],
+    *,
+    near: Near = NEAR_UNKNOWN,
+    model_doubt: float = MODEL_DOUBT,
+    unsteadiness: float = 0.0,
+) -> CostTable:
     """The costs that explain ``timings``, whose amounts were counted with ``near``.
 
-    Twice: what the first round finds about the kinds that were timed says where the others probably lie.
+    ``unsteadiness`` is the relative scatter of single runs of one and the same thing on this machine. Solved twice:
+    what the first round finds about the kinds that were timed says where the others probably lie.
     """
     kept = tuple(timings)
     samples = [Sample(each.amounts, each.took_ns, math.hypot(each.doubt, _SUM_DOUBT)) for each in kept]
@@ -39,7 +48,7 @@ def learn_costs(timings: Iterable[Timing], *, near: Near = NEAR_UNKNOWN, model_d
         costs=tuple(_rounded(each) for each in found.costs),
         covariance=tuple(tuple(_rounded(each) for each in row) for row in found.covariance),
         factors=factors,
-        model_doubt=max(model_doubt, _scatter(found.residuals)),
+        model_doubt=max(math.hypot(model_doubt, _LATER * unsteadiness), _scatter(found.residuals)),
         timings=kept,
         near_bytes=near.bytes_per_core,
         cores=near.cores,

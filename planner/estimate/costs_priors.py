@@ -33,6 +33,7 @@ _COSTS: dict[str, Prior] = {
     "chunk": Prior(500.0, 1.0),
     "out": Prior(0.5, 1.0),
     "jump": Prior(50.0, _WIDE),
+    "again": Prior(15.0, _WIDE),
     "dots": Prior(10.0, 1.0),
     "quantize": Prior(0.5, 1.0),
 }

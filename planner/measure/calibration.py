@@ -94,6 +94,7 @@ class Calibration(Report, frozen=True, kw_only=True):
     seconds: float
     conditions: Conditions
     table: CostTable
+    unsteadiness: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -106,7 +107,10 @@ class Cost(Report, frozen=True, kw_only=True):
 
 
 class CalibrationTold(Report, frozen=True, kw_only=True):
-    """A calibration as it is printed; ``timings`` is how many samples it rests on."""
+    """A calibration as it is printed.
+
+    ``timings`` is how many samples it rests on, ``unsteadiness`` the relative scatter of single runs of one thing.
+    """
 
     schema: str = "planner/calibration/1"
     signature: Signature
@@ -117,6 +121,7 @@ class CalibrationTold(Report, frozen=True, kw_only=True):
     conditions: Conditions
     model_doubt: float
     timings: int
+    unsteadiness: float = 0.0
     costs: tuple[Cost, ...]
     notes: tuple[str, ...] = ()
 
@@ -182,7 +187,7 @@ def calibrate_costs(
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
     watch: Watch | None = None
-    timed: list[tuple[list[Timing], float | None]] = []
+    timed: list[tuple[list[Timing], list[float]]] = []
     notes: list[str] = []
     groups = _groups(probes)
     reference = next((each for each in probes if each.label == _REFERENCE), None)
@@ -200,6 +205,7 @@ def calibrate_costs(
         timed.append(_group_timings(bench, group, settings, graphs_of, share_s, notes, near))
     if watch is not None and reference is not None:
         bench.close(["reference"])
+    unsteadiness = _unsteadiness([each for _, taken in timed for each in taken])
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
@@ -207,19 +213,25 @@ def calibrate_costs(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
         conditions=(watch or Watch(bench.pids, threads=settings.threads)).finish(),
-        table=learn_costs(_steadied(timed), near=near),
+        table=learn_costs(_steadied(timed), near=near, unsteadiness=unsteadiness),
+        unsteadiness=round(unsteadiness, 4),
         notes=tuple(notes),
     )
 
 
-def _steadied(timed: Sequence[tuple[list[Timing], float | None]]) -> Iterator[Timing]:
+def _unsteadiness(reference_ns: Sequence[float]) -> float:
+    """Relative scatter of single runs of the reference over the whole calibration."""
+    return robust_deviation(reference_ns) / median(reference_ns) if reference_ns else 0.0
+
+
+def _steadied(timed: Sequence[tuple[list[Timing], list[float]]]) -> Iterator[Timing]:
     """Times of answers as they would have been at the reference's usual speed; prompts, which compute, as they were.
 
     What other guests of a host do to its memory lasts seconds to minutes: each group meets another stretch of it.
     """
-    usual = median(taken) if (taken := [each for _, each in timed if each is not None]) else None
-    for timings, reference_ns in timed:
-        factor = 1.0 if usual is None or reference_ns is None else usual / reference_ns
+    every = [each for _, taken in timed for each in taken]
+    for timings, taken in timed:
+        factor = median(every) / median(taken) if taken else 1.0
         for each in timings:
             answers = " tg" in each.label
             yield msgspec.structs.replace(each, took_ns=each.took_ns * factor) if answers else each
@@ -248,7 +260,7 @@ def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
 
 def _weight(group: Sequence[Probe]) -> float:
     """What share of the time a group gets: the important ones more of it."""
-    return sum(1.0 / (1 + probe.rank) for probe in group) + 1.0
+    return sum(2.0 / (1 + probe.rank) for probe in group) + 0.5
 
 
 def _group_timings(
@@ -259,8 +271,8 @@ def _group_timings(
     share_s: float,
     notes: list[str],
     near: Near,
-) -> tuple[list[Timing], float | None]:
-    """The timings of one group, and what the reference took meanwhile."""
+) -> tuple[list[Timing], list[float]]:
+    """The timings of one group, and what each run of the reference took meanwhile."""
     begin = time.monotonic()
     opened: list[Probe] = []
     try:
@@ -278,13 +290,13 @@ def _group_timings(
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> float | None:
+def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> list[float]:
     """Every test twice at least (once where the time is over), quick ones again as long as there is time.
 
-    Returns what a token of the reference took in the median, once in each round.
+    Returns what a token of the reference took, once in each round.
     """
-    for run in runs:
-        # What is touched for the first time is slow: this one does not count, and one token touches everything.
+    for run in _first_of_each(runs):
+        # What is touched for the first time is slow: this one does not count.
         _once(bench, run, tokens=1 if run.test.kind == "generate" else run.test.tokens)
         if time.monotonic() < until:
             run.took_ns.clear()
@@ -298,7 +310,17 @@ def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> float | None:
                 _once(bench, run)
         if time.monotonic() > until:
             break
-    return median(reference_ns) if reference_ns else None
+    return reference_ns
+
+
+def _first_of_each(runs: Sequence[_Run]) -> Iterator[_Run]:
+    """Of each phantom the runs that touch all of it: its longest prompt, and one token behind each depth."""
+    for label in dict.fromkeys(run.probe.label for run in runs):
+        own = [run for run in runs if run.probe.label == label]
+        prompts = [run for run in own if run.test.kind == "prompt"]
+        if prompts:
+            yield max(prompts, key=lambda run: (run.test.tokens, run.test.depth))
+        yield from (run for run in own if run.test.kind == "generate" and (run.test.depth or not prompts))
 
 
 def _reference_ns(bench: Bench) -> list[float]:
@@ -345,6 +367,7 @@ def told(calibration: Calibration) -> CalibrationTold:
         conditions=calibration.conditions,
         model_doubt=table.model_doubt,
         timings=len(table.timings),
+        unsteadiness=calibration.unsteadiness,
         costs=tuple(
             Cost(kind=name, ns=cost, doubt_ns=max(table.covariance[place][place], 0.0) ** 0.5)
             for place, (name, cost) in enumerate(zip(table.names, table.costs, strict=True))

@@ -28,6 +28,7 @@ def calibration_text(calibration: CalibrationTold, style: Style = PLAIN) -> str:
         f"{told.timings} samples in {units.duration(told.seconds)}",
         f"{signature.threads} threads, waiting {told.openmp_wait}ly",
         f"engine build {signature.engine_build}",
+        f"single runs of one thing differed by {units.percent(told.unsteadiness)}",
         f"what it predicts is {units.percent(told.model_doubt)} off by itself",
     ]
     lines += section("Conditions", paragraph(facts(about, style)), style)

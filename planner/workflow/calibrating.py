@@ -4,6 +4,7 @@ The mistake it prevents: a calibration taken while another measurement runs, or 
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Literal
 
@@ -29,13 +30,15 @@ from planner.workflow.timing import Progress, last_level_cache_bytes, subject_of
 
 __all__ = ["calibrate", "calibrate_session", "graph_of"]
 
-_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 7.0, "full": 45.0}
-"""Of timing; with the trial of threads, the engine's start and the last test a calibration ends within 15 and 60 s."""
+_BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 12.0, "full": 55.0}
+"""With the trial of threads; with the engine's start and the last test a calibration ends within 15 and 60 s."""
 _TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 4.0, "full": 9.0}
 """For finding out how many threads and how they should wait, where no earlier trial has: nine seconds see every race to
 its end on two cores, and what was not raced to its end is not taken."""
 _TRIAL_MODEL, _TRIAL_QUANTIZATION = "qwen3-0.6b", "Q8_0"
 _WAIT_S = 5.0
+_LEAST_S = 3.0
+"""Of timing, whatever the trial of threads took."""
 
 
 _AS_IT_IS = Quantization(name="as-is", ftype=None, bits_per_weight=0.0, kld=None, kld_source=None)
@@ -71,7 +74,7 @@ def calibrate_session(
     """:func:`calibrate` in an open session; kept unless something disturbed it."""
     if session.oracle.has_gpu:
         raise UsageError("the engine computes on a GPU, and a calibration is of the CPU", hint="use planner measure")
-    seconds = budget_s if budget_s is not None else _BUDGETS_S[effort]
+    until = time.monotonic() + (budget_s if budget_s is not None else _BUDGETS_S[effort])
     graphs = Graphs(session.oracle)
     designed = probes(
         session.sources.catalogue,
@@ -99,7 +102,7 @@ def calibrate_session(
             settings,
             graphs_of,
             signature=signature_here(session, settings),
-            budget_s=seconds,
+            budget_s=max(_LEAST_S, until - time.monotonic()),
             near_bytes=_near_bytes(session.machine),
             effort=effort,
             progress=told,

@@ -17,6 +17,7 @@ from planner.estimate.costs import amounts
 from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
 from planner.measure.store import MeasurementStore
+from planner.measure.threads import kept_choice
 from planner.types.measurement import Measurement, TestResult
 from planner.types.model import Model, Quantization
 from planner.types.plan import Speed, Speeds
@@ -60,6 +61,9 @@ def kept_costing(session: Session) -> "Costing | None":
     )
     if told.differs(signature_here(session, settings)) is not None:
         return None
+    choice = kept_choice(store, told.threads)
+    if choice is not None and choice.openmp_wait != found.openmp_wait:
+        return None  # a later trial found another waiting to be faster, and a plan will use that
     return Costing(found, Graphs(session.oracle), session.sources)
 
 
@@ -104,7 +108,9 @@ class Costing:
         """
         for model, quantization, measurement in measurements:
             whole = measurement.layers_timed == measurement.layers_total
-            if not whole or measurement.conditions.disturbed or not self._holds(measurement.settings):
+            # What is asked about gets its waiting from the trial that the calibration got it from; a run had its own.
+            alike = measurement.settings.openmp_wait == self._calibration.openmp_wait
+            if not whole or not alike or measurement.conditions.disturbed or not self._holds(measurement.settings):
                 continue
             for result in measurement.results:
                 label = f"{measurement.model} {measurement.quantization}\0{result.test.label}"

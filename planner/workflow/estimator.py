@@ -240,9 +240,13 @@ def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings)
 
 
 _LATER_SHARE = 0.06
-"""What a measured promise allows for another time at least. Repetitions of one minute agree better than the machine
-does with itself: on a calm virtual machine medians moved by about this much, on an unsteady one by 15 % (the anchors of
-bench/speed.py)."""
+_SCATTERS = 2.4
+"""What a measured promise allows for another time: 6 % at least, and as much as nine of ten single repetitions scatter
+(1.64 standard deviations, which are 1.48 median absolute deviations each).
+
+Repetitions of one minute agree better in the median than the machine does with itself a quarter of an hour later: on a
+virtual machine whose single runs scattered by 5 to 10 % the medians of eight served plans lay 0 to 9 % (decode) and 2
+to 18 % (prompt) from those of their plans (first run of bench/serve.py)."""
 
 
 def _speed(result: TestResult, measurement: Measurement) -> Speed:
@@ -251,10 +255,11 @@ def _speed(result: TestResult, measurement: Measurement) -> Speed:
     if sliced:
         timed += f", composed from slices of {measurement.layers_timed} of {measurement.layers_total} layers"
     told = result.tokens_per_s
+    later = max(_LATER_SHARE, _SCATTERS * told.relative_mad)
     return Speed(
         tokens_per_s=told.median,
-        low=min(told.low, told.median * (1 - _LATER_SHARE)),
-        high=max(told.high, told.median * (1 + _LATER_SHARE)),
+        low=min(told.low, told.median * (1 - later)),
+        high=max(told.high, told.median * (1 + later)),
         origin=result.origin,
         at_context_tokens=result.test.depth,
         basis=timed,

@@ -21,17 +21,21 @@ def plots():
 def done():
     """Two models; one was not timed at depth, and one test was not predicted."""
     times = {"tg": [1e8, 0.9e8, 1.1e8], "tg@8192": [2e8, 1.9e8, 2.2e8], "pp512": [5.12e9, 5e9, 5.3e9]}
+    samples = {name: [value, value * 1.01] for name, (value, _, _) in times.items()}
     return {
-        "calibrations": {"5": {}, "46": {}},
         "models": {
             "first Q8_0": {
                 "took_ns": {"tg": 1e8, "tg@8192": 2e8, "pp512": 5.12e9},
-                "samples_ns": {name: [value, value * 1.01] for name, (value, _, _) in times.items()},
-                "predicted_ns": {"46": times, "5": {}},
+                "passes": [{"samples_ns": samples, "predicted_ns": {"46": times, "5": {}}}],
             },
             "second Q4_0": {
                 "took_ns": {"tg": 5e7, "x4": 1e8},
-                "predicted_ns": {"46": {"tg": [5e7, 4e7, 6e7], "x4": None}},
+                "passes": [
+                    {
+                        "samples_ns": {"tg": [5e7], "x4": [1e8]},
+                        "predicted_ns": {"46": {"tg": [5e7, 4e7, 6e7], "x4": None}},
+                    }
+                ],
             },
         },
     }

@@ -73,14 +73,32 @@ def test_rows_of_the_cache_that_lie_close_together_or_are_short_are_fetched_ahea
 
 
 @given(st.integers(1, 60_000))
-def test_heads_that_share_a_row_read_it_again_only_beyond_what_stays_near(filled):
+def test_heads_that_share_a_row_fetch_it_from_far_only_beyond_what_stays_near(filled):
     """Each row once while the cells of one head fit; then ever more, and fewer where there are more cores."""
     graph, near = Graph((attention(65536, 1, width=128, heads=16, kv_heads=4),)), Near(bytes_per_core=1 << 20, cores=2)
     here, deeper = (amounts(graph, filled=depth, near=near)["jump"] for depth in (filled, filled + 1000))
-    held = (filled + 1) * 2 * 128 * 2
-    assert (here > (filled + 1) * 4) == (held > 6 << 20)
-    assert deeper > here
+    held, pages = (filled + 1) * 2 * 128 * 2, (filled + 1) / 4
+    assert (here > (filled + 1) * 4) == (held > 6 << 20 or pages > 1024)
+    assert deeper / (filled + 1001) >= here / (filled + 1)
     assert amounts(graph, filled=filled, near=Near(1 << 20, 4))["jump"] <= here
+
+
+@given(st.integers(1, 2000), st.sampled_from((1, 2, 4)))
+def test_every_head_reads_every_row_once_from_far_or_from_near(filled, sharing):
+    """As long as a core remembers all pages: rows from far and from near are all rows of all heads."""
+    graph = Graph((attention(65536, 1, width=128, heads=8 * sharing, kv_heads=8),))
+    found = amounts(graph, filled=filled, near=Near(bytes_per_core=1 << 20, cores=2))
+    assert found["jump"] + found.get("again", 0) == pytest.approx((filled + 1) * 8 * sharing)
+
+
+@given(st.integers(1, 60_000))
+def test_pages_that_a_core_has_forgotten_cost_a_part_of_a_row_for_each_head(filled):
+    """Nothing up to a thousand pages; from four thousand on a fifth of a row, for each head and page of a cell."""
+    graph = Graph((attention(65536, 1, width=128, heads=8, kv_heads=8),))
+    rows = amounts(graph, filled=filled, near=Near(bytes_per_core=1 << 30, cores=2))["jump"] / (filled + 1) / 8
+    assert 1 <= rows <= 1.2
+    assert (rows == 1) == (filled + 1 <= 2 * 1024)
+    assert filled + 1 < 2 * 4096 or rows == pytest.approx(1.2)
 
 
 def test_the_values_of_a_latent_vector_are_its_beginning_and_are_read_once():

@@ -1,6 +1,7 @@
 """Do two runs of the same thing agree? A/A comparisons of small phantoms, with the planner's own verdicts.
 
-Refuted where more than 5 % of the comparisons of valid runs claim a difference that is none. With ``--noise`` other
+Refuted where more than 5 % of the comparisons of valid runs claim a difference that is none, or where fewer than 90 %
+had the repetitions to claim one. With ``--noise`` other
 processes compute in bursts meanwhile: then a comparison has to be called invalid, or claim nothing.
 
 Each comparison measures the same phantom twice, opened anew each time: one after the other with the whole of
@@ -11,6 +12,7 @@ that is cut off goes on where it stopped.
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -25,11 +27,12 @@ from typing import Any
 
 from small_models import small_model
 
-from planner import machine
+from planner import catalogue, machine
 from planner.engine.child import EngineChild
 from planner.files import atomic_write
 from planner.machine.identity import machine_key
 from planner.measure.bench import Bench
+from planner.measure.calibration_design import reference_layout
 from planner.measure.conditions import Watch
 from planner.measure.difference import Difference, compare_runs, differences
 from planner.measure.lock import measurement_lock
@@ -39,6 +42,7 @@ from planner.measure.suite import Subject, measure_candidate
 from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
+from planner.workflow.timing import last_level_cache_bytes
 
 MODELS = (
     ("qwen3-0.6b", 6, "Q8_0"),
@@ -49,12 +53,15 @@ MODELS = (
 TESTS = (Test(kind="generate", tokens=12), Test(kind="prompt", tokens=64))
 MOST_CLAIMS = 0.05
 ROUNDS = 5
-BUDGET_S = 1.0
+BUDGET_S = 2.5
+"""So long that every test has the five repetitions that a claim needs."""
+TOO_FEW = "too few repetitions to tell"
+LEAST_MEANT = 0.9
 ATTEMPTS = 2
 """So many comparisons are tried for each that is wanted, on a machine that is not always quiet."""
 
 
-def sequential(bench: Bench, layout: Layout, settings: Settings, name: str) -> dict[str, Any]:
+def sequential(bench: Bench, layout: Layout, settings: Settings, name: str, reference: Layout) -> dict[str, Any]:
     """Two measurements one after the other, each as ``planner measure`` makes it, compared as ``--against`` does."""
     subject = Subject(
         model=name,
@@ -66,15 +73,20 @@ def sequential(bench: Bench, layout: Layout, settings: Settings, name: str) -> d
         usable_bytes=4 << 30,
         cache_bytes=0,
     )
-    key = {"machine_key": "aa", "engine_build": "aa", "budget_s": BUDGET_S, "whole_tests": True}
+    key = {"machine_key": "aa", "engine_build": "aa", "budget_s": BUDGET_S, "whole_tests": True, "reference": reference}
     first, second = (measure_candidate(bench, subject, settings, TESTS, **key) for _ in range(2))
     disturbed = [*first.conditions.disturbed, *second.conditions.disturbed]
-    # The verdict on the machine is told apart from the one on the times, so that both can be counted.
+    # What the times alone would claim is told apart from what is claimed, so that both can be counted.
     told = [
         compare_runs(a.samples_ns, b.samples_ns, test=b.test)
         for a, b in zip(first.results, second.results, strict=True)
     ]
-    return _record(name, told, differences(first, second), disturbed)
+    record = _record(name, told, differences(first, second), disturbed)
+    for test, a, b in zip(record["tests"], first.results, second.results, strict=True):
+        test["samples_ns"] = [list(a.samples_ns), list(b.samples_ns)]
+    references = (first.reference, second.reference)
+    record["reference"] = [each and {"tg": each.generate_ns, "pp": each.prompt_ns} for each in references]
+    return record
 
 
 def interleaved(bench: Bench, layout: Layout, settings: Settings, name: str) -> dict[str, Any]:
@@ -115,6 +127,7 @@ def _record(
                 "least": round(each.least, 4),
                 "differs": each.claimed,
                 "claimed": claim.claimed,
+                "why_not": claim.why_not,
             }
             for each, claim in zip(told, claims, strict=True)
         ],
@@ -156,6 +169,8 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tests_compared": len(tests),
         "claimed": sum(test["claimed"] for record in records for test in record["tests"]),
         "claimed_share": sum(test["claimed"] for test in tests) / len(tests) if tests else None,
+        "with_enough_repetitions": sum(test["why_not"] != TOO_FEW for test in tests),
+        "by_times_alone": sum(test["differs"] for test in tests),
         "would_differ_among_invalid": sum(test["differs"] for test in invalid),
         "tests_of_invalid": len(invalid),
         "median_change": ratios[len(ratios) // 2] if ratios else None,
@@ -166,7 +181,9 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def holds(found: Mapping[str, Any], wanted: int, *, noisy: bool) -> bool:
     """Whether the claim holds: enough valid ones and few differences; under noise it suffices that none is claimed."""
     few = found["claimed"] <= MOST_CLAIMS * max(found["tests_compared"], 1)
-    return few and (noisy or found["valid"] >= wanted)
+    # Where nothing could be claimed, it says nothing that nothing was.
+    meant = found["with_enough_repetitions"] >= LEAST_MEANT * found["tests_compared"]
+    return few and (noisy or (meant and found["valid"] >= wanted))
 
 
 def main() -> int:
@@ -180,8 +197,10 @@ def main() -> int:
     asked = parser.parse_args()
     question = {"mode": asked.mode, "noise": asked.noise, "threads": asked.threads}
     records = _earlier(asked.output, question)
-    compare = sequential if asked.mode == "sequential" else interleaved
-    settings = Settings(context_tokens=512, threads=asked.threads, threads_batch=asked.threads)
+    known = catalogue.load()
+    reference = reference_layout(known, cache_bytes=last_level_cache_bytes(machine.detect(models_dir=Path.home())))
+    compare = functools.partial(sequential, reference=reference) if asked.mode == "sequential" else interleaved
+    settings = Settings(context_tokens=512, threads=asked.threads, threads_batch=asked.threads, openmp_wait="active")
     layouts = {f"{name} {kind}": small_model(name, layers, kind) for name, layers, kind in MODELS}
     begin = time.monotonic()
     with measurement_lock(wait_s=60.0), noise(asked.noise), Bench(lambda env: EngineChild(env=env)) as bench:

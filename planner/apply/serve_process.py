@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from planner.apply.serve_log import ServerLog
-from planner.engine.process import child_environment
+from planner.engine.process import child_environment, has_exited
 
 __all__ = ["GRACE_S", "ServerProcess", "server_environment"]
 
@@ -102,15 +102,8 @@ class ServerProcess:
         return self._log
 
     def exited(self) -> bool:
-        """Whether it is dead. It stays a zombie until :meth:`stop`, so its number cannot become somebody else's."""
-        if self._popen.returncode is not None:
-            return True
-        if not hasattr(os, "waitid"):
-            return self._popen.poll() is not None
-        try:
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
+        """Whether it is dead; it stays a zombie until :meth:`stop`."""
+        return has_exited(self._popen)
 
     def wait(self, timeout_s: float, *, hurry: Callable[[], bool] = _never) -> bool:
         """Wait for its death, no longer once there is a ``hurry``; whether it is dead."""

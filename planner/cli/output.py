@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from planner.render.style import Style
 
-__all__ = ["StdoutError", "is_terminal", "print_bytes", "print_json", "print_note", "print_text", "style"]
+__all__ = [
+    "StdoutError",
+    "is_terminal",
+    "print_bytes",
+    "print_json",
+    "print_note",
+    "print_text",
+    "stderr_is_terminal",
+    "style",
+]
 
 
 class StdoutError(FileIOError):
@@ -66,6 +75,11 @@ def print_note(text: str) -> None:
     except (OSError, ValueError):
         # Nobody listens; the exit code still speaks.
         return
+
+
+def stderr_is_terminal() -> bool:
+    """Whether stderr is a terminal that can move its cursor: where a bar may be drawn."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def forget_stdout() -> None:

@@ -4,12 +4,11 @@ stdout never sees progress, and a program that asked for JSON without a terminal
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from planner.cli.output import print_note
+from planner.cli.output import print_note, stderr_is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -26,8 +25,7 @@ def progress(*, quiet: bool) -> Iterator[Shown | None]:
 
     ``quiet`` (``--json``) leaves only the bar on a terminal.
     """
-    terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if terminal:
+    if stderr_is_terminal():
         with _bar() as shown:
             yield shown
     elif quiet or sys.stderr is None:

@@ -4,14 +4,13 @@ A transfer is told even where nobody sees a bar: an hour without a word looks li
 """
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from planner.cli.output import print_note
+from planner.cli.output import print_note, stderr_is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -32,8 +31,7 @@ _WORDS = {
 @contextlib.contextmanager
 def transferring(*, quiet: bool) -> Iterator[Shown | None]:
     """The callable that shows a transfer, or ``None``; ``quiet`` (``--json``) leaves only the bar on a terminal."""
-    terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if terminal:
+    if stderr_is_terminal():
         with _bar() as shown:
             yield shown
     elif quiet or sys.stderr is None:

@@ -18,7 +18,7 @@ from typing import Final
 
 from planner.engine.protocol import MAX_LINE_BYTES, NotAReplyError
 
-__all__ = ["WorkerProcess", "child_environment"]
+__all__ = ["WorkerProcess", "child_environment", "has_exited"]
 
 KEPT_STDERR_BYTES: Final = 256 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
@@ -70,6 +70,18 @@ def child_environment(parent: Mapping[str, str], extra: Mapping[str, str]) -> di
         if (name in _PASSED_NAMES or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRETS)
     }
     return {**passed, "GGML_NO_BACKTRACE": "1", **extra}
+
+
+def has_exited(popen: subprocess.Popen[bytes]) -> bool:
+    """Whether a process is dead. It stays a zombie, so its number and its group cannot become somebody else's."""
+    if popen.returncode is not None:
+        return True
+    if not hasattr(os, "waitid"):
+        return popen.poll() is not None
+    try:
+        return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 class WorkerProcess:
@@ -167,15 +179,8 @@ class WorkerProcess:
         return len(self._replies)
 
     def has_exited(self) -> bool:
-        """Whether the worker is dead. It stays a zombie, so its number and its group cannot become somebody else's."""
-        if self._popen.returncode is not None:
-            return True
-        if not hasattr(os, "waitid"):
-            return self._popen.poll() is not None
-        try:
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
+        """Whether the worker is dead (:func:`has_exited`)."""
+        return has_exited(self._popen)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the worker's death while draining its pipes; whether it is dead."""

@@ -19,7 +19,7 @@ from planner.errors import EngineError, MeasurementInvalidError
 from planner.estimate.costs import Near, amounts
 from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
-from planner.measure.calibration_design import Probe
+from planner.measure.calibration_design import REFERENCE, Probe
 from planner.measure.conditions import Watch
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import quantile, robust_deviation
@@ -53,7 +53,6 @@ _TYPICAL_SHARE = 0.35
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _DEADLINE_S = 60.0
-_REFERENCE = "q8_0-few"
 _REFERENCE_TEST = Test(kind="generate", tokens=8)
 """What is timed again beside every group: where it took longer than it usually does, so did the group."""
 
@@ -190,7 +189,7 @@ def calibrate_costs(
     timed: list[tuple[list[Timing], list[float]]] = []
     notes: list[str] = []
     groups = _groups(probes)
-    reference = next((each for each in probes if each.label == _REFERENCE), None)
+    reference = next((each for each in probes if each.label == REFERENCE), None)
     for place, group in enumerate(groups):
         spent_s = time.monotonic() - begin
         share_s = (budget_s - spent_s) * _weight(group) / sum(map(_weight, groups[place:]))

@@ -18,7 +18,7 @@ from planner.types.measurement import Test
 from planner.types.model import Layout, Model
 from planner.types.settings import CacheType
 
-__all__ = ["COMMON_TYPES", "WEIGHT_TYPES", "Probe", "probes"]
+__all__ = ["COMMON_TYPES", "REFERENCE", "WEIGHT_TYPES", "Probe", "probes", "reference_layout"]
 
 COMMON_TYPES = ("Q4_K", "Q6_K", "Q8_0", "Q4_0", "Q5_K", "IQ4_XS", "Q3_K", "Q2_K", "BF16", "Q5_0")
 """Types that the usual quantizations are made of, the most usual first."""
@@ -27,7 +27,10 @@ WEIGHT_TYPES = (
     "IQ1_M", "IQ1_S",
 )  # fmt: skip
 """Every type that a quantization of the catalogue gives to a weight."""
-_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "BF16", "MXFP4")
+_REFERENCE_TYPE = "Q8_0"
+REFERENCE = f"{_REFERENCE_TYPE.lower()}-few"
+"""The probe that stands for the machine itself: a usual type, read from RAM."""
+_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "MXFP4")
 _HEAD_TYPES = ("Q6_K", "Q8_0")
 _WIDE_TYPES = ("Q4_K", "Q8_0")
 
@@ -36,6 +39,8 @@ _COMMON_MULTIPLE = 5.0
 _CODEBOOK_MULTIPLE = 1.2
 """How often the weights of a phantom for few columns fill the last-level cache: what a cache keeps of three times its
 size is seen where a kernel is as fast as RAM, and never where it looks up codebooks."""
+_VISITED_MULTIPLE = 1.5
+_MOST_EXPERT_BYTES = 400 << 20
 _MOST_LAYERS = 24
 _VOCABULARY = 512
 _DEEP = 3072
@@ -64,6 +69,12 @@ def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[
     return tuple(sorted(found, key=lambda each: each.rank))
 
 
+def reference_layout(known: Catalogue, *, cache_bytes: int) -> Layout:
+    """The phantom that stands for the machine itself: usual layers that no cache of ``cache_bytes`` holds."""
+    (few, _) = _Design(known, cache_bytes).types((_REFERENCE_TYPE,))
+    return few.layout
+
+
 class _Design:
     """Probes made of one catalogue for one size of the last-level cache."""
 
@@ -89,17 +100,31 @@ class _Design:
         return found
 
     def experts(self, types: tuple[str, ...]) -> list[Probe]:
-        """Layers of 16 experts in each type, more than the cache holds; tokens pass through two of them."""
-        shape = {**_PLAIN, "n_expert": 16, "n_expert_used": 2, "n_head": 8, "n_head_kv": 2}
+        """Layers of experts in each type, a quarter of them visited by a token, and those alone more than the cache.
+
+        Else the experts that two tokens in a row have in common are still in the cache, and few of real ones are. For
+        many tokens sixteen experts do, two of them visited.
+        """
         found = []
         for place, kind in enumerate(types):
-            two = self._layout(self._model("qwen3-30b-a3b", {**shape, "n_layer": 2}), kind)
-            layers = max(2, math.ceil(2 * _CACHE_MULTIPLE * self._cache_bytes / _bytes(two)))
             rank = 2 if place < 2 else 4
-            layout = self._layout(self._model("qwen3-30b-a3b", {**shape, "n_layer": layers}), kind)
-            found.append(Probe(f"{kind.lower()}-experts", layout, _tests(0, 16, 8), rank=rank))
-            found.append(Probe(f"{kind.lower()}-experts-many", two, _tests(0, 0, 32, 128), rank=rank))
+            found.append(Probe(f"{kind.lower()}-experts", self._visited(kind), _tests(0, 8, 8), rank=rank))
+            many = self._mixture(kind, n_layer=2, n_expert=16, n_expert_used=2)
+            found.append(Probe(f"{kind.lower()}-experts-many", many, _tests(0, 0, 32, 128), rank=rank))
         return found
+
+    def _visited(self, kind: str) -> Layout:
+        """Two or more layers whose visited experts are once and a half the cache; few large ones, many small ones."""
+        for n_expert in (32, 16):
+            two = self._mixture(kind, n_layer=2, n_expert=n_expert, n_expert_used=n_expert // 4)
+            if _bytes(two) <= _MOST_EXPERT_BYTES:
+                break
+        layers = math.ceil(2 * 4 * _VISITED_MULTIPLE * self._cache_bytes / _bytes(two))
+        most = max(2, 2 * _MOST_EXPERT_BYTES // _bytes(two))
+        return self._mixture(kind, n_layer=min(most, max(2, layers)), n_expert=n_expert, n_expert_used=n_expert // 4)
+
+    def _mixture(self, kind: str, **shape: int) -> Layout:
+        return self._layout(self._model("qwen3-30b-a3b", {**_PLAIN, "n_head": 8, "n_head_kv": 2, **shape}), kind)
 
     def heads(self, types: tuple[str, ...]) -> list[Probe]:
         """Heads that share the embedding's table, as small models have them, for one sequence and for several."""

@@ -4,7 +4,8 @@ A difference is claimed only where three things hold, so that two runs of the sa
 valid. An exact test of ranks (Mann and Whitney, Ann. Math. Stat. 18, 1947, with ties shared) gives at most 1 %: with
 five repetitions each that is "every one of these is faster than every one of those", and fewer than five can claim
 nothing. And the medians lie further apart than a computer wanders between two runs: 5 %, or the spread of both runs
-where that is more. The mistake it prevents is a benchmark that finds a winner in its own noise. Pure.
+where that is more, and by as much more as the machine itself moved in between, told by the reference that both runs
+timed beside their tests. The mistake it prevents is a benchmark that finds a winner in its own noise. Pure.
 """
 
 import math
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, median
 from typing import NamedTuple
 
+from planner.measure.reference import machine_moved, machine_scatter
 from planner.measure.statistics import median_absolute_deviation
 from planner.types.measurement import Measurement, Test
 
@@ -28,6 +30,8 @@ A machine that wanders by 1.5 % (standard deviation) from run to run then claims
 comparisons, with 3 % as the limit it would be 16 %; a change of 10 % is still found in 97 % (simulated;
 ``bench/aa.py`` measures it)."""
 
+_SCATTERS = 2.0
+"""Standard deviations of a single run by which two medians may differ where the machine is as unsteady as that."""
 _MOST_EXACT = 24
 
 
@@ -79,13 +83,25 @@ def _sums(ranks: Sequence[int], size: int) -> Counter[int]:
     return ways[size]
 
 
-def compare_runs(first_ns: Sequence[float], second_ns: Sequence[float], *, test: Test | None = None) -> Difference:
-    """Whether the times of two runs of as much work differ (see the module)."""
+def compare_runs(
+    first_ns: Sequence[float],
+    second_ns: Sequence[float],
+    *,
+    test: Test | None = None,
+    moved: float = 0.0,
+    scatter: float = 0.0,
+) -> Difference:
+    """Whether the times of two runs of as much work differ (see the module).
+
+    ``moved`` is by how much the machine itself changed in between (a logarithm), ``scatter`` the relative deviation of
+    single runs of one thing on it.
+    """
     before, after = median(first_ns), median(second_ns)
     wander = [median_absolute_deviation(times) / median(times) for times in (first_ns, second_ns)]
-    least = max(LEAST_CHANGE, sum(wander))
+    least = max(LEAST_CHANGE, sum(wander), _SCATTERS * scatter)
     probability = rank_sum_probability(first_ns, second_ns)
-    apart = abs(math.log(before / after)) > math.log1p(least)
+    change = abs(math.log(before / after))
+    apart = change > math.log1p(least) + moved
     possible = 2 / math.comb(len(first_ns) + len(second_ns), len(first_ns)) <= LEVEL
     return Difference(
         test=test,
@@ -93,19 +109,32 @@ def compare_runs(first_ns: Sequence[float], second_ns: Sequence[float], *, test:
         probability=probability,
         least=least,
         claimed=apart and probability <= LEVEL,
-        why_not="" if possible else "too few repetitions to tell",
+        why_not=_why_not(possible=possible, moved=moved if not apart and change > math.log1p(least) else 0.0),
     )
+
+
+def _why_not(*, possible: bool, moved: float) -> str:
+    if not possible:
+        return "too few repetitions to tell"
+    return f"the machine itself changed by {math.expm1(moved):.0%} between the runs" if moved else ""
 
 
 def differences(first: Measurement, second: Measurement) -> tuple[Difference, ...]:
     """For each test that both runs timed at the same length: whether it differs. A disturbed run claims nothing."""
     disturbed = "a run was disturbed" if first.conditions.disturbed or second.conditions.disturbed else ""
+    scatter = max(machine_scatter(first.reference), machine_scatter(second.reference))
     known = {(result.test, result.tokens_timed): result for result in first.results}
     found: list[Difference] = []
     for result in second.results:
         before = known.get((result.test, result.tokens_timed))
         if before is None:
             continue
-        told = compare_runs(before.samples_ns, result.samples_ns, test=result.test)
+        told = compare_runs(
+            before.samples_ns,
+            result.samples_ns,
+            test=result.test,
+            moved=machine_moved(first.reference, second.reference, result.test),
+            scatter=scatter,
+        )
         found.append(told._replace(claimed=False, why_not=disturbed) if disturbed else told)
     return tuple(found)

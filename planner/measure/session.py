@@ -5,7 +5,7 @@ plan touches neither. The mistake it prevents: the same candidate measured twice
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from planner.measure.store import Effort, MeasurementStore, Question
 from planner.measure.suite import Subject, measure_candidate
 from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_choice, tuned_fact
 from planner.types.measurement import Measurement, Test
+from planner.types.model import Layout
 from planner.types.settings import Settings
 
 __all__ = ["MeasuringSession", "question"]
@@ -27,7 +28,8 @@ class MeasuringSession:
     """Threads and measurements of one machine and engine build; a context manager that frees lock, children, phantoms.
 
     ``wait_s`` is how long it waits for another measurement to end before it raises :class:`BusyError`. ``folder`` is
-    where phantoms go, ``random_weights`` fills them (for GPUs, see :class:`Bench`).
+    where phantoms go, ``random_weights`` fills them (for GPUs, see :class:`Bench`). ``reference`` makes the small
+    phantom that is timed beside every test (see :func:`measure_candidate`).
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class MeasuringSession:
         wait_s: float = 5.0,
         folder: Path | None = None,
         random_weights: bool = False,
+        reference: Callable[[], Layout] | None = None,
     ) -> None:
         self._open_child = open_child
         self._store = store
@@ -48,6 +51,7 @@ class MeasuringSession:
         self._wait_s = wait_s
         self._folder = folder
         self._random_weights = random_weights
+        self._reference = reference
         self._resources = contextlib.ExitStack()
         self._bench: Bench | None = None
         self._choice: ThreadChoice | None = None
@@ -115,6 +119,7 @@ class MeasuringSession:
             budget_s=budget_s,
             effort=self._effort,
             whole_tests=whole_tests,
+            reference=None if self._reference is None else self._reference(),
             progress=self._progress,
         )
         kept = self._store.keep(question(subject, settings, tests, whole_tests=whole_tests), fresh, effort=self._effort)

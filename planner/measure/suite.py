@@ -20,6 +20,7 @@ from planner.errors import EngineError, MeasurementInvalidError
 from planner.measure.bench import Bench, Progress, Run, no_progress
 from planner.measure.budget import EFFORTS, Allotment, Effort, TokenCost, allot
 from planner.measure.conditions import Watch
+from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import SlicePlan, compose, outside_bytes, plan_slices, retyped, weights_bytes
 from planner.measure.statistics import disturbances, is_warm, noise_note, outlier_note, rates, relative_mad, spread
 from planner.types.measurement import Conditions, Described, Measurement, Spread, Test, TestResult
@@ -84,15 +85,17 @@ def measure_candidate(
     budget_s: float,
     effort: Effort = "full",
     whole_tests: bool = False,
+    reference: Layout | None = None,
     progress: Progress = no_progress,
 ) -> Measurement:
     """Time ``tests`` on ``subject`` under ``settings`` within about ``budget_s``, loading included.
 
     ``whole_tests`` keeps every test at its full length, whatever the budget: three repetitions of all are then timed
-    even where that takes longer. A disturbed run is returned, not raised: ``conditions.disturbed`` says why it must
-    not be used. A test whose depth could not be reached in time is left out and named in ``notes``. Raises
-    :class:`EngineError` when the engine refuses, :class:`EngineDiedError` when the child dies (out of memory among
-    others), :class:`MeasurementInvalidError` when not a single test could be timed.
+    even where that takes longer. ``reference`` is a small phantom that is timed once in every round, which tells two
+    states of the machine apart (:mod:`planner.measure.reference`). A disturbed run is returned, not raised:
+    ``conditions.disturbed`` says why it must not be used. A test whose depth could not be reached in time is left out
+    and named in ``notes``. Raises :class:`EngineError` when the engine refuses, :class:`EngineDiedError` when the child
+    dies (out of memory among others), :class:`MeasurementInvalidError` when not a single test could be timed.
     """
     begin = time.monotonic()
     whole = subject.whole()
@@ -109,7 +112,8 @@ def measure_candidate(
                 bench.open(layout, settings, label, usable_bytes=subject.usable_bytes, progress=progress)
         left_s = max(budget_s - (time.monotonic() - begin), 0.3 * budget_s)
         size = max(weights_bytes(layout) for layout in layouts)
-        race = _Race(bench, labels, list(tests), effort, size, whole_tests, progress)
+        beside = None if reference is None else ReferenceRuns(bench, reference, settings)
+        race = _Race(bench, labels, list(tests), effort, size, whole_tests, beside, progress)
         watch = race.pilot(left_s * _PILOT_SHARE, threads=_most_threads(settings, tests))
         left_s = max(budget_s - (time.monotonic() - begin), 0.3 * budget_s)
         race.run(left_s)
@@ -133,6 +137,7 @@ def measure_candidate(
         conditions=_judged(conditions, race),
         contents="phantom" if plan is not None or subject.file is None else "file",
         described=_described(bench, subject, whole, plan),
+        reference=None if beside is None else beside.told(),
         notes=_notes(race, plan),
     )
 
@@ -180,9 +185,11 @@ class _Race:
         effort: Effort,
         size_bytes: int,
         whole_tests: bool,
+        reference: ReferenceRuns | None,
         progress: Progress,
     ) -> None:
         self._bench = bench
+        self._reference = reference
         self._progress = progress
         self._limits = EFFORTS[effort]
         self._whole_tests = whole_tests
@@ -235,6 +242,8 @@ class _Race:
         return fits and done < self._limits.most and any(relative_mad(each) > 0.02 for each in self.samples.values())
 
     def _round(self, number: int) -> None:
+        if self._reference is not None:
+            self._reference.once()
         lanes = [(index, label) for index in range(len(self.tests)) for label in self.labels]
         for index, label in lanes if number % 2 == 0 else reversed(lanes):
             cost = self.costs[index]

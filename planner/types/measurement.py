@@ -121,6 +121,13 @@ class Described(Report, frozen=True, kw_only=True):
     parameters: int | None = None
 
 
+class Reference(Report, frozen=True, kw_only=True):
+    """What a fixed small phantom took beside the tests, in nanoseconds a token, run by run: the machine's own pace."""
+
+    generate_ns: tuple[float, ...]
+    prompt_ns: tuple[float, ...]
+
+
 class Measurement(Report, frozen=True, kw_only=True):
     """One model × quantization × settings, timed on one machine with one engine build.
 
@@ -142,4 +149,5 @@ class Measurement(Report, frozen=True, kw_only=True):
     contents: Contents = "phantom"
     engine: Literal["llama-cpp-python", "llama-bench"] = "llama-cpp-python"
     described: Described = Described()
+    reference: Reference | None = None
     notes: tuple[str, ...] = ()

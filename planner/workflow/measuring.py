@@ -30,7 +30,7 @@ from planner.workflow.requests import (
     subject_in,
 )
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, subject_of
+from planner.workflow.timing import Progress, reference_of, subject_of
 
 __all__ = ["measure", "own_file"]
 
@@ -128,7 +128,14 @@ def _timed(
             progress("measure", done, total, f"{subject.model} {subject.quantization}: {stage}")
 
     random = session.oracle.has_gpu
-    with MeasuringSession(child, remembered(session), effort=effort, progress=told, random_weights=random) as measuring:
+    with MeasuringSession(
+        child,
+        remembered(session),
+        effort=effort,
+        progress=told,
+        random_weights=random,
+        reference=reference_of(session),
+    ) as measuring:
         if request.threads is None:
             usable = session.machine.cpu.usable_threads
             choice = measuring.threads(subject, settings, usable_threads=usable, budget_s=_THREADS_S)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from planner.choose.evaluation import Evaluation
 from planner.engine.child import EngineChild
 from planner.errors import EngineDiedError, EngineError, MeasurementInvalidError
+from planner.measure.calibration_design import reference_layout
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests
@@ -24,7 +25,16 @@ from planner.types.plan import Candidate, DeviceMemory
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.session import Session
 
-__all__ = ["Effort", "Progress", "Timed", "last_level_cache_bytes", "subject_of", "time_leaders", "untried"]
+__all__ = [
+    "Effort",
+    "Progress",
+    "Timed",
+    "last_level_cache_bytes",
+    "reference_of",
+    "subject_of",
+    "time_leaders",
+    "untried",
+]
 
 Effort = Literal["quick", "full"]
 Progress = Callable[[str, float, float, str], None]
@@ -84,7 +94,9 @@ def time_leaders(
 
     # Zeros draw less power and run faster on a GPU: there the phantom is filled with random blocks.
     random = session.oracle.has_gpu
-    with MeasuringSession(child, store, effort=effort, progress=rounds.told, random_weights=random) as measuring:
+    with MeasuringSession(
+        child, store, effort=effort, progress=rounds.told, random_weights=random, reference=reference_of(session)
+    ) as measuring:
         leader = evaluation.chosen
         while leader is not None and rounds.is_wanted(leader):
             measurement = rounds.measure(measuring, leader)
@@ -223,6 +235,14 @@ def untried(machine: Machine) -> ThreadChoice:
 
 def _named(session: Session, each: Candidate | Measurement) -> tuple[Model, Quantization]:
     return session.sources.model(each.model), session.sources.quantization(each.model, each.quantization)
+
+
+def reference_of(session: Session) -> Callable[[], Layout] | None:
+    """What makes the small phantom that is timed beside everything else; ``None`` with a GPU: it runs on CPUs."""
+    if session.oracle.has_gpu:
+        return None
+    known, cache_bytes = session.sources.catalogue, last_level_cache_bytes(session.machine)
+    return lambda: reference_layout(known, cache_bytes=cache_bytes)
 
 
 def subject_of(

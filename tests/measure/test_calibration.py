@@ -67,6 +67,19 @@ def test_weights_for_few_columns_are_read_from_ram_and_not_from_the_cache(known)
     assert max(weights_bytes(each.layout) for each in designed) < 512 * MIB
 
 
+def test_the_experts_that_one_token_visits_are_more_than_the_cache_holds(known):
+    """A quarter of them, so that what two tokens have in common has left the cache before the second."""
+    cache = 32 * MIB
+    for each in probes(known, cache_bytes=cache):
+        if not each.label.endswith("-experts"):
+            continue
+        experts = [tensor for tensor in each.layout.tensors if "_exps." in tensor.name]
+        used = each.layout.metadata["qwen3moe.expert_used_count"] / each.layout.metadata["qwen3moe.expert_count"]
+        visited = used * sum(tensor_bytes(tensor.type, tensor.dims) for tensor in experts)
+        assert visited > 1.2 * cache, each.label
+        assert weights_bytes(each.layout) < 512 * MIB, each.label
+
+
 def test_a_phantom_for_long_prompts_has_a_layer_that_all_of_the_prompt_passes_through(known):
     """The engine drops most of a prompt in the last layer, so one layer would say nothing."""
     designed = probes(known, cache_bytes=32 * MIB)

@@ -1,6 +1,7 @@
 """When two runs may be said to differ: seldom by chance, always when they do, never when something was wrong."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.measure.difference import LEAST_CHANGE, LEVEL, compare_runs, differences, rank_sum_probability
-from planner.types.measurement import Conditions, Measurement, Spread
+from planner.measure.reference import machine_moved, machine_scatter
+from planner.types.measurement import Conditions, Measurement, Reference, Spread
 from planner.types.measurement import Test as Timed
 from planner.types.measurement import TestResult as Result
 from planner.types.settings import Settings
@@ -16,7 +18,9 @@ from planner.types.settings import Settings
 TIMES = st.lists(st.integers(min_value=1, max_value=12), min_size=1, max_size=5)
 
 
-def measurement(*times: tuple[int, ...], tokens: int = 8, disturbed: tuple[str, ...] = ()) -> Measurement:
+def measurement(
+    *times: tuple[int, ...], tokens: int = 8, disturbed: tuple[str, ...] = (), reference: Reference | None = None
+) -> Measurement:
     """A measurement of one test for each tuple of nanoseconds."""
     speed = Spread(median=1.0, low=1.0, high=1.0, relative_mad=0.0)
     return Measurement(
@@ -38,6 +42,7 @@ def measurement(*times: tuple[int, ...], tokens: int = 8, disturbed: tuple[str, 
             for at, each in enumerate(times)
         ),
         conditions=Conditions(load_1min=None, steal_ratio=None, on_battery=None, disturbed=disturbed),
+        reference=reference,
     )
 
 
@@ -110,3 +115,41 @@ def test_only_tests_of_the_same_length_are_compared_and_a_disturbed_run_claims_n
     (other,) = differences(measurement(slow), measurement(fast, disturbed=("battery",)))
     assert not other.claimed
     assert other.why_not == "a run was disturbed"
+
+
+def paced(*generate_ns: float, prompt_ns: float = 5.0) -> Reference:
+    """A reference whose answers took so long, and whose prompts never change."""
+    return Reference(generate_ns=generate_ns, prompt_ns=(prompt_ns,) * len(generate_ns))
+
+
+def test_a_difference_that_the_machine_itself_made_is_not_claimed() -> None:
+    """A third slower in every repetition, and so is the reference: nothing is said of what was timed."""
+    slow, fast = (300, 301, 302, 303, 304), (200, 201, 202, 203, 204)
+    before, after = paced(30, 30, 30, 30, 30), paced(20, 20, 20, 20, 20)
+    (alone,) = differences(measurement(slow), measurement(fast))
+    (beside,) = differences(measurement(slow, reference=before), measurement(fast, reference=after))
+    (steady,) = differences(measurement(slow, reference=before), measurement(fast, reference=before))
+    assert alone.claimed
+    assert steady.claimed
+    assert not beside.claimed
+    assert "the machine itself changed by 50%" in beside.why_not
+
+
+def test_on_a_machine_whose_runs_scatter_more_is_needed_for_a_claim() -> None:
+    """Twice what single runs of the reference differ by; a run without a reference is judged by its own times."""
+    slow, fast = (220, 221, 222, 223, 224), (200, 201, 202, 203, 204)
+    wild = paced(20, 24, 16, 22, 18)
+    (calm,) = differences(measurement(slow), measurement(fast))
+    (told,) = differences(measurement(slow, reference=wild), measurement(fast, reference=wild))
+    assert calm.claimed
+    assert told.least == pytest.approx(2 * machine_scatter(wild))
+    assert not told.claimed
+
+
+def test_a_test_moves_with_the_part_of_the_reference_that_does_the_same_work() -> None:
+    """Answers with answers, prompts with prompts, a mixed test with whichever moved further."""
+    before, after = paced(20, 20), paced(30, 30, prompt_ns=6.0)
+    answer, prompt, mixed = (Timed(kind=kind, tokens=8, prompt_tokens=4) for kind in ("generate", "prompt", "mixed"))
+    assert machine_moved(before, after, answer) == machine_moved(before, after, mixed) == pytest.approx(math.log(1.5))
+    assert machine_moved(after, before, prompt) == pytest.approx(math.log(1.2))
+    assert machine_moved(None, after, answer) == 0

@@ -1,6 +1,7 @@
 """Whole measurements of tiny models in real children: what is claimed is what was done."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from planner.measure.suite import Subject, default_tests, measure_candidate
 from planner.measure.threads import choose_threads, kept_choice
 from planner.types.measurement import Measurement
 from planner.types.measurement import Test as Timed
+from planner.types.model import Layout
 from planner.types.settings import Settings
 
 pytestmark = pytest.mark.engine
@@ -46,6 +48,19 @@ def test_a_small_model_is_timed_whole(bench: Bench, subject: Subject, settings: 
         rates = sorted(result.tokens_timed * 1e9 / sample for sample in result.samples_ns)
         assert result.tokens_per_s.low == pytest.approx(rates[0])
         assert result.tokens_per_s.high == pytest.approx(rates[-1])
+
+
+def test_a_reference_is_timed_once_in_every_round(
+    bench: Bench, subject: Subject, settings: Settings, tiny: Callable[..., Layout]
+) -> None:
+    """As many runs of it as repetitions of the tests; it stays open for the next subject."""
+    key = {"machine_key": "m", "engine_build": "b", "budget_s": 2.0, "effort": "quick"}
+    for _ in range(2):
+        found = measure_candidate(bench, subject, settings, TESTS, reference=tiny(), **key)
+        assert found.reference is not None
+        assert len(found.reference.generate_ns) == len(found.reference.prompt_ns) == len(found.results[0].samples_ns)
+        assert min(found.reference.generate_ns + found.reference.prompt_ns) > 0
+    assert measured(bench, subject, settings).reference is None
 
 
 def test_a_model_that_does_not_fit_is_composed_from_slices_and_says_so(

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from small_models import small_model
 
 from planner import catalogue, machine
@@ -34,12 +35,13 @@ from planner.machine.identity import machine_key
 from planner.measure.bench import Bench
 from planner.measure.calibration_design import reference_layout
 from planner.measure.conditions import Watch
-from planner.measure.difference import Difference, compare_runs, differences
+from planner.measure.difference import Difference, compare_runs
 from planner.measure.lock import measurement_lock
+from planner.measure.reference import machine_moved, machine_scatter
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import disturbances
 from planner.measure.suite import Subject, measure_candidate
-from planner.types.measurement import Test
+from planner.types.measurement import Reference, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 from planner.workflow.timing import last_level_cache_bytes
@@ -75,18 +77,15 @@ def sequential(bench: Bench, layout: Layout, settings: Settings, name: str, refe
     )
     key = {"machine_key": "aa", "engine_build": "aa", "budget_s": BUDGET_S, "whole_tests": True, "reference": reference}
     first, second = (measure_candidate(bench, subject, settings, TESTS, **key) for _ in range(2))
-    disturbed = [*first.conditions.disturbed, *second.conditions.disturbed]
-    # What the times alone would claim is told apart from what is claimed, so that both can be counted.
-    told = [
-        compare_runs(a.samples_ns, b.samples_ns, test=b.test)
-        for a, b in zip(first.results, second.results, strict=True)
-    ]
-    record = _record(name, told, differences(first, second), disturbed)
-    for test, a, b in zip(record["tests"], first.results, second.results, strict=True):
-        test["samples_ns"] = [list(a.samples_ns), list(b.samples_ns)]
-    references = (first.reference, second.reference)
-    record["reference"] = [each and {"tg": each.generate_ns, "pp": each.prompt_ns} for each in references]
-    return record
+    return {
+        "model": name,
+        "disturbed": [*first.conditions.disturbed, *second.conditions.disturbed],
+        "samples_ns": {
+            a.test.label: [list(a.samples_ns), list(b.samples_ns)]
+            for a, b in zip(first.results, second.results, strict=True)
+        },
+        "reference": [msgspec.to_builtins(each.reference) for each in (first, second)],
+    }
 
 
 def interleaved(bench: Bench, layout: Layout, settings: Settings, name: str) -> dict[str, Any]:
@@ -108,30 +107,27 @@ def interleaved(bench: Bench, layout: Layout, settings: Settings, name: str) -> 
         disturbed = [*watch.finish().disturbed, *(why for each in times.values() for why in disturbances(each))]
     finally:
         bench.close(labels)
-    told = [compare_runs(times["a", test], times["b", test], test=test) for test in TESTS]
-    claims = [each._replace(claimed=each.claimed and not disturbed) for each in told]
-    return _record(name, told, claims, disturbed)
-
-
-def _record(
-    name: str, told: Sequence[Difference], claims: Sequence[Difference], disturbed: Sequence[str]
-) -> dict[str, Any]:
     return {
         "model": name,
-        "disturbed": list(disturbed),
-        "tests": [
-            {
-                "test": each.test.label if each.test else "",
-                "ratio": round(each.speed_ratio, 4),
-                "probability": round(each.probability, 5),
-                "least": round(each.least, 4),
-                "differs": each.claimed,
-                "claimed": claim.claimed,
-                "why_not": claim.why_not,
-            }
-            for each, claim in zip(told, claims, strict=True)
-        ],
+        "disturbed": disturbed,
+        "samples_ns": {test.label: [times["a", test], times["b", test]] for test in TESTS},
+        "reference": [None, None],
     }
+
+
+def judged(record: Mapping[str, Any], *, alone: bool = False) -> list[Difference]:
+    """The verdict on each test of a comparison as ``--against`` gives it, or as the times ``alone`` would."""
+    first, second = (each and msgspec.convert(each, Reference) for each in record["reference"])
+    scatter = 0.0 if alone else max(machine_scatter(first), machine_scatter(second))
+    return [
+        compare_runs(
+            *record["samples_ns"][test.label],
+            test=test,
+            moved=0.0 if alone else machine_moved(first, second, test),
+            scatter=scatter,
+        )
+        for test in TESTS
+    ]
 
 
 @contextmanager
@@ -160,21 +156,20 @@ def _bursts(seed: int) -> None:
 def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the comparisons say: how many were valid, and which share of their tests claims a difference."""
     valid = [record for record in records if not record["disturbed"]]
-    tests = [test for record in valid for test in record["tests"]]
-    invalid = [test for record in records if record["disturbed"] for test in record["tests"]]
-    ratios = sorted(abs(test["ratio"] - 1) for test in tests)
+    tests = [each for record in valid for each in judged(record)]
+    alone = [each for record in valid for each in judged(record, alone=True)]
+    changes = sorted(abs(each.speed_ratio - 1) for each in tests)
+    claimed = sum(each.claimed for each in tests)
     return {
         "comparisons": len(records),
         "valid": len(valid),
         "tests_compared": len(tests),
-        "claimed": sum(test["claimed"] for record in records for test in record["tests"]),
-        "claimed_share": sum(test["claimed"] for test in tests) / len(tests) if tests else None,
-        "with_enough_repetitions": sum(test["why_not"] != TOO_FEW for test in tests),
-        "by_times_alone": sum(test["differs"] for test in tests),
-        "would_differ_among_invalid": sum(test["differs"] for test in invalid),
-        "tests_of_invalid": len(invalid),
-        "median_change": ratios[len(ratios) // 2] if ratios else None,
-        "p95_change": ratios[int(0.95 * len(ratios))] if ratios else None,
+        "with_enough_repetitions": sum(each.why_not != TOO_FEW for each in tests),
+        "claimed": claimed,
+        "claimed_share": claimed / len(tests) if tests else None,
+        "claimed_by_times_alone": sum(each.claimed for each in alone),
+        "median_change": changes[len(changes) // 2] if changes else None,
+        "p95_change": changes[int(0.95 * len(changes))] if changes else None,
     }
 
 
@@ -211,7 +206,7 @@ def main() -> int:
             name = list(layouts)[len(records) % len(layouts)]
             records.append(compare(bench, layouts[name], settings, name))
             _write(asked.output, question, records)
-            told = records[-1]["disturbed"][:1] or [f"{test['ratio']:.3f}" for test in records[-1]["tests"]]
+            told = records[-1]["disturbed"][:1] or [f"{each.speed_ratio:.3f}" for each in judged(records[-1])]
             print(f"{len(records):4d}  {name:20s}  {'; '.join(told)}", flush=True)
     found = summary(records)
     for name, value in found.items():

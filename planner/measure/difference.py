@@ -30,8 +30,8 @@ A machine that wanders by 1.5 % (standard deviation) from run to run then claims
 comparisons, with 3 % as the limit it would be 16 %; a change of 10 % is still found in 97 % (simulated;
 ``bench/aa.py`` measures it)."""
 
-_SCATTERS = 2.0
-"""Standard deviations of a single run by which two medians may differ where the machine is as unsteady as that."""
+_SCATTERS = 1.0
+"""Standard deviations of a single run of the reference by which two medians may differ."""
 _MOST_EXACT = 24
 
 

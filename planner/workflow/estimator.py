@@ -15,6 +15,7 @@ from planner.estimate.memory import host_memory
 from planner.estimate.rows import with_extras
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
+from planner.measure.reference import machine_scatter
 from planner.types.estimate import Estimate, LayerSize, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
@@ -239,14 +240,14 @@ def _with_measured(speeds: Speeds, measurement: Measurement, settings: Settings)
     return msgspec.structs.replace(speeds, **changes)
 
 
-_LATER_SHARE = 0.06
-_SCATTERS = 2.4
-"""What a measured promise allows for another time: 6 % at least, and as much as nine of ten single repetitions scatter
-(1.64 standard deviations, which are 1.48 median absolute deviations each).
+_LATER_SHARE, _MOST_LATER = 0.06, 0.2
+_SCATTERS = 1.28
+"""What a measured promise allows for another time: 6 % at least, and what four of five single runs of the reference
+scatter by, up to a fifth.
 
 Repetitions of one minute agree better in the median than the machine does with itself a quarter of an hour later: on a
-virtual machine whose single runs scattered by 5 to 10 % the medians of eight served plans lay 0 to 9 % (decode) and 2
-to 18 % (prompt) from those of their plans (first run of bench/serve.py)."""
+shared host, where single runs of the reference scattered by 7 to 10 %, the medians of eight served plans lay 0 to 9 %
+(decode) and 2 to 18 % (prompt) from those of their plans (bench/serve.py with 6 % alone)."""
 
 
 def _speed(result: TestResult, measurement: Measurement) -> Speed:
@@ -255,7 +256,7 @@ def _speed(result: TestResult, measurement: Measurement) -> Speed:
     if sliced:
         timed += f", composed from slices of {measurement.layers_timed} of {measurement.layers_total} layers"
     told = result.tokens_per_s
-    later = max(_LATER_SHARE, _SCATTERS * told.relative_mad)
+    later = max(_LATER_SHARE, min(_MOST_LATER, _SCATTERS * machine_scatter(measurement.reference)))
     return Speed(
         tokens_per_s=told.median,
         low=min(told.low, told.median * (1 - later)),

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -300,6 +301,8 @@ def refuted(row: dict[str, Any]) -> bool:
 
 def main() -> None:
     """Run what is not recorded yet, and record it."""
+    # A bench that is ended must end its servers as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True, help="a llama-server (make llama-server builds one)")
     parser.add_argument("--only", type=int, help="one case by its number, from 0, and record nothing")

@@ -131,9 +131,7 @@ def _calibrations(session: Session, number: int, options: argparse.Namespace) ->
     path = _kept(options, number)
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration])
-    found = {
-        str(seconds): _undisturbed(session, seconds) for seconds in sorted(options.calibrations, reverse=True)
-    }
+    found = {str(seconds): _undisturbed(session, seconds) for seconds in sorted(options.calibrations, reverse=True)}
     path.write_bytes(msgspec.json.encode(found))
     return found
 

@@ -35,9 +35,8 @@ from planner.machine.identity import machine_key
 from planner.measure.bench import Bench
 from planner.measure.calibration_design import reference_layout
 from planner.measure.conditions import Watch
-from planner.measure.difference import Difference, compare_runs
+from planner.measure.difference import Difference, compare_runs, machine_moved, machine_scatter
 from planner.measure.lock import measurement_lock
-from planner.measure.reference import machine_moved, machine_scatter
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import disturbances
 from planner.measure.suite import Subject, measure_candidate

@@ -60,8 +60,7 @@ def serve(plan: Plan, request: ServeRequest, *, tell: Callable[[str], None]) -> 
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals_interrupt())
         stack.enter_context(port_lock(request.port, f"{checked.name} from {request.plan_name}"))
-        named = request._replace(log=request.log or log_path(checked.name, request.port))
-        ready = stack.enter_context(prepared(plan, named, tell=tell))
+        ready = stack.enter_context(prepared(plan, request, tell=tell))
         program, weights, startable, log, check = ready
         for sentence in startable.differences:
             tell(f"otherwise than planned: {sentence}")
@@ -114,7 +113,7 @@ def prepared(plan: Plan, request: ServeRequest, *, tell: Callable[[str], None]) 
                 api_key_file=request.api_key_file,
             )
         )
-        log_file = request.log or log_path(startable.deployment.name)
+        log_file = request.log or log_path(startable.deployment.name, request.port)
         log = stack.enter_context(contextlib.closing(ServerLog(log_file)))
         check = stack.enter_context(HealthCheck(startable.url, startable.health_path))
         yield Prepared(program, weights, startable, log, check)

@@ -21,6 +21,7 @@ from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
 from planner.measure.conditions import Watch
+from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import quantile, robust_deviation
 from planner.types import Report
@@ -53,8 +54,6 @@ _TYPICAL_SHARE = 0.35
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _DEADLINE_S = 60.0
-_REFERENCE_TEST = Test(kind="generate", tokens=8)
-"""What is timed again beside every group: where it took longer than it usually does, so did the group."""
 
 GraphsOf = Callable[[Probe, Settings], Sequence[Graph]]
 """Asks the engine for the graph of one micro-batch of each test of a probe."""
@@ -189,7 +188,9 @@ def calibrate_costs(
     timed: list[tuple[list[Timing], list[float]]] = []
     notes: list[str] = []
     groups = _groups(probes)
-    reference = next((each for each in probes if each.label == REFERENCE), None)
+    # Timed again beside every group: where it took longer than it usually does, so did the group.
+    known = next((each for each in probes if each.label == REFERENCE), None)
+    reference: ReferenceRuns | None = None
     for place, group in enumerate(groups):
         spent_s = time.monotonic() - begin
         share_s = (budget_s - spent_s) * _weight(group) / sum(map(_weight, groups[place:]))
@@ -199,11 +200,9 @@ def calibrate_costs(
         progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
         if watch is None:
             watch = _watch(bench, group[0], settings)
-            if reference is not None:
-                bench.open(reference.layout, probe_settings(reference, settings), "reference")
-        timed.append(_group_timings(bench, group, settings, graphs_of, share_s, notes, near))
-    if watch is not None and reference is not None:
-        bench.close(["reference"])
+            if known is not None:
+                reference = ReferenceRuns(bench, known.layout, settings)
+        timed.append(_group_timings(bench, reference, group, settings, graphs_of, share_s, notes, near))
     unsteadiness = _unsteadiness([each for _, taken in timed for each in taken])
     return Calibration(
         signature=signature,
@@ -264,6 +263,7 @@ def _weight(group: Sequence[Probe]) -> float:
 
 def _group_timings(
     bench: Bench,
+    reference: ReferenceRuns | None,
     group: Sequence[Probe],
     settings: Settings,
     graphs_of: GraphsOf,
@@ -283,13 +283,13 @@ def _group_timings(
                 notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
-        reference_ns = _rounds(bench, runs, begin + share_s)
+        reference_ns = _rounds(bench, reference, runs, begin + share_s)
         return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)], reference_ns
     finally:
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> list[float]:
+def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float) -> list[float]:
     """Every test twice at least (once where the time is over), quick ones again as long as there is time.
 
     Returns what a token of the reference took, once in each round.
@@ -301,7 +301,8 @@ def _rounds(bench: Bench, runs: Sequence[_Run], until: float) -> list[float]:
             run.took_ns.clear()
     reference_ns: list[float] = []
     for number in range(_ROUNDS):
-        reference_ns += _reference_ns(bench)
+        if reference is not None:
+            reference_ns.append(reference.answer_ns())
         for run in runs if number % 2 == 0 else reversed(runs):
             if time.monotonic() > until and run.took_ns:
                 continue
@@ -320,13 +321,6 @@ def _first_of_each(runs: Sequence[_Run]) -> Iterator[_Run]:
         if prompts:
             yield max(prompts, key=lambda run: (run.test.tokens, run.test.depth))
         yield from (run for run in own if run.test.kind == "generate" and (run.test.depth or not prompts))
-
-
-def _reference_ns(bench: Bench) -> list[float]:
-    if not bench.is_open("reference"):
-        return []
-    answer = bench.run("reference", _REFERENCE_TEST, tokens=_REFERENCE_TEST.tokens, deadline_s=_DEADLINE_S)
-    return [min(answer.samples_ns) / answer.tokens_timed] if answer.samples_ns else []
 
 
 def _once(bench: Bench, run: _Run, *, tokens: int | None = None) -> None:

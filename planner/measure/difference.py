@@ -14,11 +14,19 @@ from collections.abc import Sequence
 from statistics import NormalDist, median
 from typing import NamedTuple
 
-from planner.measure.reference import machine_moved, machine_scatter
-from planner.measure.statistics import median_absolute_deviation
-from planner.types.measurement import Measurement, Test
+from planner.measure.statistics import median_absolute_deviation, robust_deviation
+from planner.types.measurement import Measurement, Reference, Test
 
-__all__ = ["LEAST_CHANGE", "LEVEL", "Difference", "compare_runs", "differences", "rank_sum_probability"]
+__all__ = [
+    "LEAST_CHANGE",
+    "LEVEL",
+    "Difference",
+    "compare_runs",
+    "differences",
+    "machine_moved",
+    "machine_scatter",
+    "rank_sum_probability",
+]
 
 LEVEL = 0.01
 """Probability of so different ranks by chance up to which a difference may be claimed."""
@@ -81,6 +89,28 @@ def _sums(ranks: Sequence[int], size: int) -> Counter[int]:
             for so_far, count in ways[chosen - 1].items():
                 ways[chosen][so_far + rank] += count
     return ways[size]
+
+
+def machine_moved(first: Reference | None, second: Reference | None, test: Test) -> float:
+    """How far the machine itself moved between two runs of ``test``: the logarithm of its change in speed, 0 or more.
+
+    A mixed test moves with the kind that moved further. Where one of the runs has no reference nothing is known: 0.
+    """
+    if first is None or second is None:
+        return 0.0
+    pairs = []
+    if test.kind != "prompt":
+        pairs.append((first.generate_ns, second.generate_ns))
+    if test.kind != "generate":
+        pairs.append((first.prompt_ns, second.prompt_ns))
+    return max(abs(math.log(median(before) / median(after))) for before, after in pairs)
+
+
+def machine_scatter(reference: Reference | None) -> float:
+    """Relative scatter of single runs of the reference, the larger of its two kinds; 0 where there is none."""
+    if reference is None:
+        return 0.0
+    return max(robust_deviation(each) / median(each) for each in (reference.generate_ns, reference.prompt_ns))
 
 
 def compare_runs(

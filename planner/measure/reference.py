@@ -5,16 +5,12 @@ virtual host cannot see that another guest computes on the sibling of its core o
 time, no load and no clock tells it, and all that was timed is slower by a third for as long as it lasts.
 """
 
-import math
-from statistics import median
-
 from planner.measure.bench import Bench
-from planner.measure.statistics import robust_deviation
 from planner.types.measurement import Reference, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 
-__all__ = ["ReferenceRuns", "machine_moved", "machine_scatter"]
+__all__ = ["ReferenceRuns"]
 
 _GENERATE, _PROMPT = Test(kind="generate", tokens=8), Test(kind="prompt", tokens=32)
 _CONTEXT_TOKENS = 512
@@ -35,6 +31,10 @@ class ReferenceRuns:
         self._prompt_ns: list[float] = []
         if not bench.is_open(self._label):
             bench.open(layout, _settings(settings), self._label)
+
+    def answer_ns(self) -> float:
+        """Nanoseconds of a token of one short answer, which :meth:`told` does not count."""
+        return self._time(_GENERATE)
 
     def once(self) -> None:
         """One short answer and one short prompt; the first of each, which touches everything, does not count."""
@@ -65,25 +65,3 @@ def _settings(settings: Settings) -> Settings:
         ubatch=_CONTEXT_TOKENS,
         load_mode="mmap",
     )
-
-
-def machine_moved(first: Reference | None, second: Reference | None, test: Test) -> float:
-    """How far the machine itself moved between two runs of ``test``: the logarithm of its change in speed, 0 or more.
-
-    A mixed test moves with the kind that moved further. Where one of the runs has no reference nothing is known: 0.
-    """
-    if first is None or second is None:
-        return 0.0
-    pairs = []
-    if test.kind != "prompt":
-        pairs.append((first.generate_ns, second.generate_ns))
-    if test.kind != "generate":
-        pairs.append((first.prompt_ns, second.prompt_ns))
-    return max(abs(math.log(median(before) / median(after))) for before, after in pairs)
-
-
-def machine_scatter(reference: Reference | None) -> float:
-    """Relative scatter of single runs of the reference, the larger of its two kinds; 0 where there is none."""
-    if reference is None:
-        return 0.0
-    return max(robust_deviation(each) / median(each) for each in (reference.generate_ns, reference.prompt_ns))

@@ -15,7 +15,7 @@ from planner.estimate.memory import host_memory
 from planner.estimate.rows import with_extras
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
-from planner.measure.reference import machine_scatter
+from planner.measure.difference import machine_scatter
 from planner.types.estimate import Estimate, LayerSize, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult

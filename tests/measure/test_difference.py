@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.measure.difference import LEAST_CHANGE, LEVEL, compare_runs, differences, rank_sum_probability
-from planner.measure.reference import machine_moved, machine_scatter
+from planner.measure.difference import (
+    LEAST_CHANGE,
+    LEVEL,
+    compare_runs,
+    differences,
+    machine_moved,
+    machine_scatter,
+    rank_sum_probability,
+)
 from planner.types.measurement import Conditions, Measurement, Reference, Spread
 from planner.types.measurement import Test as Timed
 from planner.types.measurement import TestResult as Result

@@ -10,6 +10,10 @@ is judged by what the machine did over an hour and not by the minute after it: t
 and of its cores changes by a tenth and more within minutes. How much it did is printed beside the errors: what one
 pass would have said of another.
 
+A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says is
+told at the pace that the references of the passes before it showed to be usual, as a plan does; what it would have said
+without them stands beside it. The first pass knows of no other occasion.
+
 Each result is written as soon as it is there, and a second run goes on where the first was cut off. The machine must
 have nothing else to do: the load is noted beside every result. ``bench/llama_bench.py`` holds this clock against the
 official program's.
@@ -43,12 +47,16 @@ from planner.estimate.costs_speeds import batch_time, generate_time, prompt_time
 from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
+from planner.measure.calibration_design import reference_layout
+from planner.measure.pace import Pace, usual_pace
+from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import weights_bytes
-from planner.types.measurement import Test
+from planner.types.measurement import Reference, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 from planner.workflow.calibrating import calibrate_session
 from planner.workflow.session import Session, open_session
+from planner.workflow.timing import last_level_cache_bytes
 
 TOKENS = 16
 BATCH_TOKENS = 6
@@ -99,10 +107,11 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
     if not missing:
         return
     run = Run(session, _calibrations(session, number, options))
+    done.setdefault("paces", {})[str(number)] = run.paces(_references(done, number))
     for subject in missing:
         print(f"pass {number + 1}: {subject.name}", flush=True)
         row = done["models"].setdefault(subject.name, run.facts(subject) | {"passes": []})
-        row["passes"].append(run.once(subject, first=number == 0))
+        row["passes"].append(run.once(subject))
         row["took_ns"] = _middles(row["passes"])
         _write(options.output, done)
 
@@ -115,10 +124,17 @@ def _predict_again(session: Session, number: int, options: argparse.Namespace, d
         return
     _kept(options, number).unlink(missing_ok=True)
     run = Run(session, _calibrations(session, number, options))
+    done.setdefault("paces", {})[str(number)] = run.paces(_references(done, number))
     for subject in SUBJECTS:
         if subject.name in timed:
             timed[subject.name]["passes"][number]["predicted_ns"] = run.predicted(subject)
     _write(options.output, done)
+
+
+def _references(done: Mapping[str, Any], number: int) -> list[Reference]:
+    """What the reference took beside every model in the passes before this one."""
+    passes = [each for row in done["models"].values() for each in row["passes"][:number]]
+    return [msgspec.convert(each["reference"], Reference) for each in passes]
 
 
 def _kept(options: argparse.Namespace, number: int) -> Path:
@@ -183,6 +199,9 @@ class Run:
 
     def __init__(self, session: Session, calibrations: Mapping[str, Calibration]) -> None:
         self._session = session
+        self._reference = reference_layout(
+            session.sources.catalogue, cache_bytes=last_level_cache_bytes(session.machine)
+        )
         self._graphs = Graphs(session.oracle)
         self._calibrations = calibrations
         longest = calibrations[max(calibrations, key=int)]
@@ -193,6 +212,10 @@ class Run:
             openmp_wait=longest.openmp_wait,
             load_mode="mmap",
         )
+
+    def paces(self, others: Sequence[Reference]) -> dict[str, Pace]:
+        """By calibration, how many times longer answers and prompts usually take than while it was taken."""
+        return {name: usual_pace(each.reference, others) for name, each in self._calibrations.items()}
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What a reader of the record must know of the model."""
@@ -205,7 +228,7 @@ class Run:
             "parameters_active": model.parameters_active,
         }
 
-    def once(self, subject: Subject, *, first: bool) -> dict[str, Any]:
+    def once(self, subject: Subject) -> dict[str, Any]:
         """The tests of one pass: samples, what each calibration said, and the state of the machine."""
         layout = self._layout(subject)
         size = weights_bytes(layout)
@@ -219,13 +242,16 @@ class Run:
             routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
             write_phantom(path, layout, random_seed=1 if routed else None, random_only=RANDOM_FOR_ROUTING)
             bench.open_file(path, self._settings, "alone", size_bytes=size)
-            samples = _alone(bench, subject, deep=first)
+            reference = ReferenceRuns(bench, self._reference, self._settings)
+            samples = _alone(bench, subject, reference)
             # One after the other: repacked weights are a copy of the file for each.
             bench.close(["alone"])
             bench.open_file(path, _together(self._settings, max(SEQUENCES)), "together", size_bytes=size)
-            samples |= _together_timed(bench)
+            samples |= _together_timed(bench, reference)
+            told = reference.told()
         return {
             "samples_ns": samples,
+            "reference": msgspec.to_builtins(told),
             "predicted_ns": self.predicted(subject),
             "load": os.getloadavg()[0],
             "seconds": round(time.monotonic() - begin, 1),
@@ -269,32 +295,31 @@ class Run:
         return {name: told(each.table) for name, each in self._calibrations.items()}
 
 
-def _alone(bench: Bench, subject: Subject, *, deep: bool) -> dict[str, list[float]]:
+def _alone(bench: Bench, subject: Subject, reference: ReferenceRuns) -> dict[str, list[float]]:
     """Decode at the start and at depth, and a prompt, in turns, after one run that does not count."""
     tests = {"tg": (Test(kind="generate", tokens=TOKENS), REPETITIONS)}
-    if deep:
+    if subject.deep:
         tests[f"tg@{DEPTH}"] = (Test(kind="generate", tokens=TOKENS, depth=DEPTH), 2)
     tests["pp512"] = (Test(kind="prompt", tokens=512), subject.prompts)
     bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=MOST_SECONDS)
     found: dict[str, list[float]] = {name: [] for name in tests}
     for number in range(REPETITIONS):
-        for name, (test, repetitions) in tuple(tests.items()):
+        reference.once()
+        for name, (test, repetitions) in tests.items():
             if number >= repetitions:
                 continue
             run = bench.run("alone", test, tokens=test.tokens, deadline_s=MOST_SECONDS, fill_budget_s=60)
-            if test.depth and run.filled_by == "decode":
-                # A recurrent state is reached by reading the whole context again, every time: once is enough.
-                tests[name] = (test, 1)
             if run.samples_ns:
                 batches = 1 if test.kind == "prompt" else run.tokens_timed
                 found[name].append(run.samples_ns[0] / batches)
     return {name: each for name, each in found.items() if each}
 
 
-def _together_timed(bench: Bench) -> dict[str, list[float]]:
+def _together_timed(bench: Bench, reference: ReferenceRuns) -> dict[str, list[float]]:
     """Steps of several sequences that write together; the first of each count does not count."""
     found: dict[str, list[float]] = {}
     for number in range(REPETITIONS + 1):
+        reference.once()
         for count in SEQUENCES:
             test = Test(kind="generate", tokens=BATCH_TOKENS, sequences=count)
             run = bench.run("together", test, tokens=BATCH_TOKENS, deadline_s=MOST_SECONDS)

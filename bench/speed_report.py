@@ -21,8 +21,13 @@ Rows = list[tuple[str, str, float, bool]]
 """Model, architecture, signed error, and whether the interval held the truth."""
 
 
-def rows(done: Mapping[str, Any], calibration: str, test: str, *, unseen: bool = False) -> Rows:
-    """What calibrations of so many seconds said about one test (``batch``: all three) beside what was measured."""
+def rows(
+    done: Mapping[str, Any], calibration: str, test: str, *, unseen: bool = False, as_calibrated: bool = False
+) -> Rows:
+    """What calibrations of so many seconds said about one test (``batch``: all three) beside what was measured.
+
+    At the pace that was known to be usual then, or ``as_calibrated``, as if nothing but the calibration were known.
+    """
     found: Rows = []
     for name, model in done["models"].items():
         if unseen and model["seen"]:
@@ -30,12 +35,18 @@ def rows(done: Mapping[str, Any], calibration: str, test: str, *, unseen: bool =
         for key, took in model["took_ns"].items():
             if key != test and not (test == "batch" and key.startswith("x")):
                 continue
-            for each in model["passes"]:
+            for number, each in enumerate(model["passes"]):
                 told = each["predicted_ns"].get(calibration, {}).get(key)
                 if told is not None:
-                    middle, low, high = told
+                    factor = 1.0 if as_calibrated else _pace(done, number, calibration, key)
+                    middle, low, high = (factor * ns for ns in told)
                     found.append((name, model["architecture"], took / middle - 1, low <= took <= high))
     return found
+
+
+def _pace(done: Mapping[str, Any], number: int, calibration: str, test: str) -> float:
+    answer, prompt = done["paces"][str(number)][calibration]
+    return float(prompt if test == "pp512" else answer)
 
 
 def between_passes(done: Mapping[str, Any], test: str) -> Rows:
@@ -62,6 +73,8 @@ def report(done: Mapping[str, Any]) -> str:
     everything = [row for test in LIMITS for row in rows(done, longest, test)]
     lines += [_line("all", everything), "", "models that were not known while the arithmetic was written"]
     lines += [_line(test, rows(done, longest, test, unseen=True)) for test in LIMITS]
+    lines += ["", "as calibrated, without the pace of other occasions"]
+    lines += [_line(test, rows(done, longest, test, as_calibrated=True)) for test in LIMITS]
     lines += ["", "what a pass would have said of the others: the machine's own changes"]
     lines += [_line(test, found) for test in LIMITS if (found := between_passes(done, test))]
     lines += ["", "by architecture (all tests)"]
@@ -69,7 +82,7 @@ def report(done: Mapping[str, Any]) -> str:
         lines.append(_line(architecture, [row for row in everything if row[1] == architecture]))
     lines += ["", "by model: error of each test, by the first pass's calibration and the next ones'"]
     for name, model in done["models"].items():
-        told = [f"{key} {_errors(model, longest, key)}" for key in model["took_ns"]]
+        told = [f"{key} {_errors(done, model, longest, key)}" for key in model["took_ns"]]
         lines.append(f"{name:36} {1e9 / model['took_ns']['tg']:7.2f} tok/s  " + "  ".join(told))
     lines += ["", "median error by seconds of calibration"]
     for seconds in sorted(_calibrations(done), key=int):
@@ -82,9 +95,13 @@ def report(done: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _errors(model: Mapping[str, Any], calibration: str, test: str) -> str:
+def _errors(done: Mapping[str, Any], model: Mapping[str, Any], calibration: str, test: str) -> str:
     told = [each["predicted_ns"].get(calibration, {}).get(test) for each in model["passes"]]
-    return "/".join("?" if each is None else f"{model['took_ns'][test] / each[0] - 1:+.0%}" for each in told)
+    paces = [_pace(done, number, calibration, test) for number in range(len(told))]
+    return "/".join(
+        "?" if each is None else f"{model['took_ns'][test] / (pace * each[0]) - 1:+.0%}"
+        for each, pace in zip(told, paces, strict=True)
+    )
 
 
 def _calibrations(done: Mapping[str, Any]) -> set[str]:

@@ -34,7 +34,7 @@ _COSTS: dict[str, Prior] = {
     "out": Prior(0.5, 1.0),
     "jump": Prior(50.0, _WIDE),
     "again": Prior(15.0, _WIDE),
-    "dots": Prior(10.0, 1.0),
+    "row": Prior(60.0, 0.7),
     "quantize": Prior(0.5, 1.0),
 }
 _GROUPS: tuple[tuple[str, Prior], ...] = (

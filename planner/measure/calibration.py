@@ -21,11 +21,11 @@ from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
 from planner.measure.conditions import Watch
-from planner.measure.reference import ReferenceRuns
+from planner.measure.reference import Glance, ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import quantile, robust_deviation
 from planner.types import Report
-from planner.types.measurement import Conditions, Test
+from planner.types.measurement import Conditions, Reference, Test
 from planner.types.settings import FlashAttention, Settings
 
 __all__ = [
@@ -82,7 +82,10 @@ class Signature(Report, frozen=True, kw_only=True):
 
 
 class Calibration(Report, frozen=True, kw_only=True):
-    """Costs with their signature, when and how they were taken, and what was left out for want of time."""
+    """Costs with their signature, when and how they were taken, and what was left out for want of time.
+
+    ``reference`` is what the reference phantom took meanwhile, and so the pace that the costs are of.
+    """
 
     schema: str = "planner/kept-calibration/1"
     signature: Signature
@@ -93,6 +96,7 @@ class Calibration(Report, frozen=True, kw_only=True):
     conditions: Conditions
     table: CostTable
     unsteadiness: float = 0.0
+    reference: Reference | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -185,7 +189,7 @@ def calibrate_costs(
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
     watch: Watch | None = None
-    timed: list[tuple[list[Timing], list[float]]] = []
+    timed: list[tuple[list[Timing], list[Glance]]] = []
     notes: list[str] = []
     groups = _groups(probes)
     # Timed again beside every group: where it took longer than it usually does, so did the group.
@@ -203,7 +207,8 @@ def calibrate_costs(
             if known is not None:
                 reference = ReferenceRuns(bench, known.layout, settings)
         timed.append(_group_timings(bench, reference, group, settings, graphs_of, share_s, notes, near))
-    unsteadiness = _unsteadiness([each for _, taken in timed for each in taken])
+    glances = [each for _, taken in timed for each in taken]
+    unsteadiness = _unsteadiness([each.answer_ns for each in glances])
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
@@ -213,7 +218,16 @@ def calibrate_costs(
         conditions=(watch or Watch(bench.pids, threads=settings.threads)).finish(),
         table=learn_costs(_steadied(timed), near=near, unsteadiness=unsteadiness),
         unsteadiness=round(unsteadiness, 4),
+        reference=_told(glances),
         notes=tuple(notes),
+    )
+
+
+def _told(glances: Sequence[Glance]) -> Reference | None:
+    if not glances:
+        return None
+    return Reference(
+        generate_ns=tuple(each.answer_ns for each in glances), prompt_ns=tuple(each.prompt_ns for each in glances)
     )
 
 
@@ -222,17 +236,22 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
     return robust_deviation(reference_ns) / median(reference_ns) if reference_ns else 0.0
 
 
-def _steadied(timed: Sequence[tuple[list[Timing], list[float]]]) -> Iterator[Timing]:
-    """Times of answers as they would have been at the reference's usual speed; prompts, which compute, as they were.
+def _steadied(timed: Sequence[tuple[list[Timing], list[Glance]]]) -> Iterator[Timing]:
+    """Times as they would have been at the reference's usual speed.
 
-    What other guests of a host do to its memory lasts seconds to minutes: each group meets another stretch of it.
+    Answers by its answers, what computes by its prompts. What other guests of a host do to its memory and to the
+    siblings of our cores lasts seconds to minutes: each group meets another stretch of it.
     """
     every = [each for _, taken in timed for each in taken]
     for timings, taken in timed:
-        factor = median(every) / median(taken) if taken else 1.0
         for each in timings:
-            answers = " tg" in each.label
-            yield msgspec.structs.replace(each, took_ns=each.took_ns * factor) if answers else each
+            answer = " tg" in each.label and " x" not in each.label
+            yield msgspec.structs.replace(each, took_ns=each.took_ns * _pace(every, taken, int(not answer)))
+
+
+def _pace(every: Sequence[Glance], taken: Sequence[Glance], which: int) -> float:
+    """How many times longer the reference usually takes than beside one group."""
+    return median(each[which] for each in every) / median(each[which] for each in taken) if taken else 1.0
 
 
 def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:
@@ -258,7 +277,7 @@ def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
 
 def _weight(group: Sequence[Probe]) -> float:
     """What share of the time a group gets: the important ones more of it."""
-    return sum(2.0 / (1 + probe.rank) for probe in group) + 0.5
+    return sum(1.0 / (1 + probe.rank) for probe in group)
 
 
 def _group_timings(
@@ -270,7 +289,7 @@ def _group_timings(
     share_s: float,
     notes: list[str],
     near: Near,
-) -> tuple[list[Timing], list[float]]:
+) -> tuple[list[Timing], list[Glance]]:
     """The timings of one group, and what each run of the reference took meanwhile."""
     begin = time.monotonic()
     opened: list[Probe] = []
@@ -283,26 +302,26 @@ def _group_timings(
                 notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
-        reference_ns = _rounds(bench, reference, runs, begin + share_s)
-        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)], reference_ns
+        glances = _rounds(bench, reference, runs, begin + share_s)
+        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)], glances
     finally:
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float) -> list[float]:
+def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float) -> list[Glance]:
     """Every test twice at least (once where the time is over), quick ones again as long as there is time.
 
-    Returns what a token of the reference took, once in each round.
+    Returns what the reference took, once in each round.
     """
     for run in _first_of_each(runs):
         # What is touched for the first time is slow: this one does not count.
         _once(bench, run, tokens=1 if run.test.kind == "generate" else run.test.tokens)
         if time.monotonic() < until:
             run.took_ns.clear()
-    reference_ns: list[float] = []
+    glances: list[Glance] = []
     for number in range(_ROUNDS):
         if reference is not None:
-            reference_ns.append(reference.answer_ns())
+            glances.append(reference.glance())
         for run in runs if number % 2 == 0 else reversed(runs):
             if time.monotonic() > until and run.took_ns:
                 continue
@@ -310,17 +329,20 @@ def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run],
                 _once(bench, run)
         if time.monotonic() > until:
             break
-    return reference_ns
+    return glances
 
 
 def _first_of_each(runs: Sequence[_Run]) -> Iterator[_Run]:
-    """Of each phantom the runs that touch all of it: its longest prompt, and one token behind each depth."""
+    """Of each phantom the runs that touch all of it: its longest prompt or most answers, a token behind each depth."""
     for label in dict.fromkeys(run.probe.label for run in runs):
         own = [run for run in runs if run.probe.label == label]
         prompts = [run for run in own if run.test.kind == "prompt"]
         if prompts:
             yield max(prompts, key=lambda run: (run.test.tokens, run.test.depth))
-        yield from (run for run in own if run.test.kind == "generate" and (run.test.depth or not prompts))
+        deep = [run for run in own if run.test.kind == "generate" and run.test.depth]
+        if not prompts and not deep:
+            yield max(own, key=lambda run: run.test.sequences)
+        yield from deep
 
 
 def _once(bench: Bench, run: _Run, *, tokens: int | None = None) -> None:

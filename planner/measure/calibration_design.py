@@ -30,7 +30,7 @@ WEIGHT_TYPES = (
 _REFERENCE_TYPE = "Q8_0"
 REFERENCE = f"{_REFERENCE_TYPE.lower()}-few"
 """The probe that stands for the machine itself: a usual type, read from RAM."""
-_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "IQ3_S", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "MXFP4")
+_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q3_K", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "IQ4_NL", "IQ3_S", "MXFP4")
 _HEAD_TYPES = ("Q6_K", "Q8_0")
 _WIDE_TYPES = ("Q4_K", "Q8_0")
 
@@ -44,6 +44,10 @@ _MOST_EXPERT_BYTES = 400 << 20
 _MOST_LAYERS = 24
 _VOCABULARY = 512
 _DEEP = 3072
+_TOGETHER = 8
+"""Sequences that a phantom whose few columns are timed has room for: steps of so many answers use one graph again and
+again, while each prompt builds its own."""
+_STEPS = 2
 _PLAIN = {"n_vocab": _VOCABULARY, "tied": True}
 
 
@@ -93,24 +97,26 @@ class _Design:
             if kind.startswith(("IQ1", "IQ2", "IQ3")):
                 multiple = _CODEBOOK_MULTIPLE
             layers = min(_MOST_LAYERS, max(2, math.ceil(2 * multiple * self._cache_bytes / _bytes(two))))
-            few = _tests(0, 8 if rank < 5 else 4, 2, 4, 8)
-            found.append(Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), few, rank=rank))
-            many = _tests(0, 0, 32, 512 if rank == 1 else 256)
-            found.append(Probe(f"{kind.lower()}-many", two, many, rank=rank + (place > 2)))
+            few = _steps(8 if rank < 5 else 4)
+            found.append(
+                Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), few, rank=rank, parallel=_TOGETHER)
+            )
+            found.append(Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 256), rank=rank + (place > 2)))
         return found
 
     def experts(self, types: tuple[str, ...]) -> list[Probe]:
         """Layers of experts in each type, a quarter of them visited by a token, and those alone more than the cache.
 
         Else the experts that two tokens in a row have in common are still in the cache, and few of real ones are. For
-        many tokens sixteen experts do, two of them visited.
+        many tokens eight experts do, two of them visited: eight and 48 times, as by prompts of real models.
         """
         found = []
         for place, kind in enumerate(types):
             rank = 2 if place < 2 else 4
-            found.append(Probe(f"{kind.lower()}-experts", self._visited(kind), _tests(0, 8, 8), rank=rank))
-            many = self._mixture(kind, n_layer=2, n_expert=16, n_expert_used=2)
-            found.append(Probe(f"{kind.lower()}-experts-many", many, _tests(0, 0, 32, 128), rank=rank))
+            few = _steps(8, 2, 8)
+            found.append(Probe(f"{kind.lower()}-experts", self._visited(kind), few, rank=rank, parallel=_TOGETHER))
+            many = self._mixture(kind, n_layer=2, n_expert=8, n_expert_used=2)
+            found.append(Probe(f"{kind.lower()}-experts-many", many, _tests(0, 0, 32, 192), rank=rank))
         return found
 
     def _visited(self, kind: str) -> Layout:
@@ -130,9 +136,8 @@ class _Design:
         """Heads that share the embedding's table, as small models have them, for one sequence and for several."""
         shape = {"n_layer": 1, "n_embd": 1024, "n_ff": 1024, "n_head": 8, "n_head_kv": 2, "tied": True}
         model = self._model("qwen3-0.6b", shape)
-        tests = tuple(Test(kind="generate", tokens=4, sequences=count) for count in (1, 2, 4, 8))
         return [
-            Probe(f"{kind.lower()}-head", self._layout(model, kind), tests, 2048, rank=1 + place, parallel=8)
+            Probe(f"{kind.lower()}-head", self._layout(model, kind), _steps(4), rank=1 + place, parallel=_TOGETHER)
             for place, kind in enumerate(types)
         ]
 
@@ -140,8 +145,9 @@ class _Design:
         """Two layers as wide as those of large models: with the narrow ones they tell a product from its bytes."""
         shape = {"n_layer": 2, "n_embd": 4096, "n_ff": 12_288, "n_head": 32, "n_head_kv": 8, **_PLAIN}
         model = self._model("qwen3-8b", shape)
+        few = (*_steps(8, 2, 4), *_tests(0, 0, 128))
         return [
-            Probe(f"{kind.lower()}-wide", self._layout(model, kind), _tests(0, 8, 4, 128), rank=1) for kind in types
+            Probe(f"{kind.lower()}-wide", self._layout(model, kind), few, rank=1, parallel=_TOGETHER) for kind in types
         ]
 
     def structures(self) -> list[Probe]:
@@ -155,10 +161,15 @@ class _Design:
         answers = (*_tests(0, 8), *_tests(1024, 4), *_tests(2048, 4))
         prompts = (*_tests(0, 0, 512), *_tests(1024, 0, 256))
         return [
-            Probe("thin", self._layout(self._model("qwen3-0.6b", thin), "Q8_0"), _tests(0, 16, 2, 8, 32, 512)),
+            Probe(
+                "thin",
+                self._layout(self._model("qwen3-0.6b", thin), "Q8_0"),
+                (*_steps(16, 2, 8), *_tests(0, 0, 32, 512)),
+                parallel=_TOGETHER,
+            ),
             Probe("attention-128", self._attending(16, heads=32, kv_heads=8), answers, _DEEP),
             Probe("prompt-128", self._attending(2, heads=32, kv_heads=8), prompts, _DEEP),
-            Probe("hybrid", self._hybrid(), _tests(0, 8, 4, 32, 192), rank=1),
+            Probe("hybrid", self._hybrid(), (*_steps(8, 4), *_tests(0, 0, 32, 128)), rank=1, parallel=_TOGETHER),
             Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP, rank=1),
             Probe("prompt-256", self._attending(2, heads=16, kv_heads=4, width=256), prompts, _DEEP, rank=2),
             Probe("attention-all", self._attending(6, heads=16, kv_heads=16), answers[2:], _DEEP, rank=1),
@@ -218,6 +229,13 @@ def _typed(layout: Layout, kind: str) -> Layout:
 
 def _bytes(layout: Layout) -> int:
     return sum(tensor_bytes(each.type, each.dims) for each in layout.tensors)
+
+
+def _steps(answer: int, *together: int) -> tuple[Test, ...]:
+    """Answers of one sequence and of several at once, each a few tokens long."""
+    several = together or (2, 4, 8)
+    found = (Test(kind="generate", tokens=_STEPS, sequences=count) for count in several)
+    return (Test(kind="generate", tokens=answer), *found)
 
 
 def _tests(depth: int, answer: int, *prompts: int) -> tuple[Test, ...]:

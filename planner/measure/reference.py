@@ -5,16 +5,25 @@ virtual host cannot see that another guest computes on the sibling of its core o
 time, no load and no clock tells it, and all that was timed is slower by a third for as long as it lasts.
 """
 
+from typing import NamedTuple
+
 from planner.measure.bench import Bench
 from planner.types.measurement import Reference, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 
-__all__ = ["ReferenceRuns"]
+__all__ = ["Glance", "ReferenceRuns"]
 
 _GENERATE, _PROMPT = Test(kind="generate", tokens=8), Test(kind="prompt", tokens=32)
 _CONTEXT_TOKENS = 512
 _DEADLINE_S = 60.0
+
+
+class Glance(NamedTuple):
+    """Nanoseconds of a token: of an answer, which waits for RAM, and of a prompt, which computes."""
+
+    answer_ns: float
+    prompt_ns: float
 
 
 class ReferenceRuns:
@@ -32,17 +41,17 @@ class ReferenceRuns:
         if not bench.is_open(self._label):
             bench.open(layout, _settings(settings), self._label)
 
-    def answer_ns(self) -> float:
-        """Nanoseconds of a token of one short answer, which :meth:`told` does not count."""
-        return self._time(_GENERATE)
+    def glance(self) -> Glance:
+        """One short answer and one short prompt, which :meth:`told` does not count."""
+        return Glance(self._time(_GENERATE), self._time(_PROMPT))
 
     def once(self) -> None:
         """One short answer and one short prompt; the first of each, which touches everything, does not count."""
         if not self._generate_ns:
-            self._time(_GENERATE)
-            self._time(_PROMPT)
-        self._generate_ns.append(self._time(_GENERATE))
-        self._prompt_ns.append(self._time(_PROMPT))
+            self.glance()
+        seen = self.glance()
+        self._generate_ns.append(seen.answer_ns)
+        self._prompt_ns.append(seen.prompt_ns)
 
     def told(self) -> Reference | None:
         """What every run took so far; ``None`` before the first."""

@@ -16,9 +16,10 @@ from planner.errors import EngineDiedError, EngineError
 from planner.estimate.costs import amounts
 from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
+from planner.measure.pace import AS_IT_WAS, pace, usual_pace
 from planner.measure.store import MeasurementStore
 from planner.measure.threads import kept_choice
-from planner.types.measurement import Measurement, TestResult
+from planner.types.measurement import Measurement, Reference, TestResult
 from planner.types.model import Model, Quantization
 from planner.types.plan import Speed, Speeds
 from planner.types.settings import Settings
@@ -68,7 +69,10 @@ def kept_costing(session: Session) -> "Costing | None":
 
 
 class _Lesson(NamedTuple):
-    """What one test of a full model says: how many times the predicted nanoseconds it took, and what it was."""
+    """What one test of a full model says: how many times the predicted nanoseconds it took, and what it was.
+
+    As it would have been at the pace of the calibration, where a reference tells how far the machine was from it.
+    """
 
     architecture: str
     kind: str
@@ -83,6 +87,7 @@ class Costing:
         self._graphs = graphs
         self._sources = sources
         self._lessons: dict[str, _Lesson] = {}
+        self._paces: dict[str, Reference] = {}
 
     def speeds(self, model: Model, quantization: Quantization, settings: Settings) -> Speeds | None:
         """Predicted speeds; ``None`` where the calibration does not hold or the engine shows no graph."""
@@ -92,9 +97,11 @@ class Costing:
         if graphs is None:
             return None
         told = speeds_from_costs(self._calibration.table, graphs, settings, basis=self._basis(model.architecture))
-        prompt = self._factor(model.architecture, "prompt")
+        usual = usual_pace(self._calibration.reference, tuple(self._paces.values()))
+        prompt = usual.prompt * self._factor(model.architecture, "prompt")
+        answer = usual.answer * self._factor(model.architecture, "generate")
         changed = {
-            name: _slower(speed, prompt if name == "prompt" else self._factor(model.architecture, "generate"))
+            name: _slower(speed, prompt if name == "prompt" else answer)
             for name in _SPEEDS
             if (speed := getattr(told, name)) is not None
         }
@@ -104,18 +111,24 @@ class Costing:
     def learn(self, measurements: Iterable[tuple[Model, Quantization, Measurement]]) -> None:
         """Take what full models of this machine took; those that were composed from slices say nothing new.
 
-        Models of one architecture are off in the same direction, so each measured one corrects the others.
+        Models of one architecture are off in the same direction, so each measured one corrects the others. What the
+        reference took beside it tells how fast this machine usually is, which holds for every model.
         """
         for model, quantization, measurement in measurements:
             whole = measurement.layers_timed == measurement.layers_total
             # What is asked about gets its waiting from the trial that the calibration got it from; a run had its own.
             alike = measurement.settings.openmp_wait == self._calibration.openmp_wait
-            if not whole or not alike or measurement.conditions.disturbed or not self._holds(measurement.settings):
+            if not alike or measurement.conditions.disturbed or not self._holds(measurement.settings):
+                continue
+            name = f"{measurement.model} {measurement.quantization}"
+            if measurement.reference is not None:
+                self._paces[f"{name} {measurement.taken_at}"] = measurement.reference
+            if not whole:
                 continue
             for result in measurement.results:
-                label = f"{measurement.model} {measurement.quantization}\0{result.test.label}"
+                label = f"{name}\0{result.test.label}"
                 if label not in self._lessons and result.test.plain and result.test.kind != "mixed":
-                    lesson = self._lesson(model, quantization, measurement.settings, result)
+                    lesson = self._lesson(model, quantization, measurement, result)
                     if lesson is not None:
                         self._lessons[label] = lesson
 
@@ -139,9 +152,10 @@ class Costing:
             return None
 
     def _lesson(
-        self, model: Model, quantization: Quantization, settings: Settings, result: TestResult
+        self, model: Model, quantization: Quantization, measurement: Measurement, result: TestResult
     ) -> _Lesson | None:
-        test = result.test
+        test, settings, own = result.test, measurement.settings, self._calibration.reference
+        then = pace(measurement.reference, own) if measurement.reference is not None and own is not None else AS_IT_WAS
         micro = min(test.tokens, settings.ubatch) if test.kind == "prompt" else 1
         graphs = self._shown(model, quantization, [GraphQuestion(settings=alone(settings), tokens=micro)])
         if graphs is None:
@@ -152,6 +166,7 @@ class Costing:
         if took is None:
             return None
         ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns
+        ratio /= then.prompt if test.kind == "prompt" else then.answer
         return _Lesson(model.architecture, test.kind, ratio)
 
     def _factor(self, architecture: str, kind: str) -> float:
@@ -169,6 +184,8 @@ class Costing:
             f"cpu: calibrated here on {calibration.taken_at[:10]} ({calibration.effort}, {calibration.seconds:.0f} s)"
         )
         used = {label.partition("\0")[0] for label, each in self._lessons.items() if each.architecture == architecture}
+        if self._paces and calibration.reference is not None:
+            text += f", at the usual pace of {len(self._paces) + 1} occasions"
         return f"{text}, corrected by measuring {', '.join(sorted(used))}" if used else text
 
 

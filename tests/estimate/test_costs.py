@@ -112,14 +112,25 @@ def test_rows_are_shared_out_in_chunks_by_the_rules_of_the_kernel_that_runs():
     """64 rows for one column, 16 for more; kernels of llamafile and tiled ones have none; repacked weights neither."""
 
     def of(kind: str, tokens: int, place: str = "CPU") -> tuple[float, float]:
-        found = amounts(Graph((product(128, 256, tokens, kind=kind, place=place),)), filled=0)
-        return found.get("chunk", 0.0), found.get("dots", 0.0)
+        found = amounts(Graph((product(512, width, tokens, kind=kind, place=place),)), filled=0)
+        return found.get("chunk", 0.0), found.get("row", 0.0)
 
-    assert of("q6_k", 1) == of("q8_0", 1) == (2, 0)
-    assert of("q6_k", 2) == of("q6_k", 4) == (8, 0)
-    assert of("q8_0", 2) == (0, 256)
-    assert of("q8_0", 8) == of("q8_0", 512) == (0, 512)
+    width = 2048
+    assert of("q6_k", 1) == of("q8_0", 1) == (8, 0)
+    assert of("q6_k", 2) == of("q6_k", 4) == (32, 0)
+    assert of("q8_0", 2) == of("q8_0", 8) == of("q8_0", 512) == (0, 512)
     assert of("q6_k", 8) == of("q6_k", 1, "CPU_REPACK") == (0, 0)
+    width = 256
+    assert 0 < of("q6_k", 1)[0] < 8, "what a cache keeps is begun in less time"
+    assert of("q8_0", 2) == (0, 64), "and of short rows the next ones come along"
+
+
+def test_an_expert_is_shared_out_by_the_tokens_that_visit_it_and_not_by_all_of_them():
+    """Two tokens that meet in none of many experts read each of theirs in chunks of 64 rows, as one token does."""
+    one, two = (amounts(Graph((experts(tokens, count=512, used=8),)), filled=0)["chunk"] for tokens in (1, 2))
+    assert two == pytest.approx(2 * one, rel=0.05)
+    everybody = amounts(Graph((experts(2, count=8, used=8),)), filled=0)["chunk"]
+    assert everybody == 4 * amounts(Graph((experts(1, count=8, used=8),)), filled=0)["chunk"]
 
 
 def test_a_layer_with_a_window_looks_no_further_back_than_it():
@@ -143,7 +154,7 @@ def test_at_a_knot_the_weights_count_once_at_that_knot(columns):
     assert of_kind(found, "mm/") == pytest.approx(tensor_bytes("Q8_0", (256, 128)))
 
 
-@given(st.integers(1, 511), st.sampled_from(["CPU", "CPU_REPACK"]))
+@given(st.integers(1, COLUMN_KNOTS[-1]), st.sampled_from(["CPU", "CPU_REPACK"]))
 def test_shares_of_the_knots_reproduce_a_straight_line(columns, place):
     """A kernel whose time is a + b·n is predicted exactly between the knots, repacked or not."""
     found = amounts(Graph((product(128, 256, columns, place=place),)), filled=0)

@@ -15,7 +15,7 @@ from planner.estimate.costs_table import Timing
 from planner.machine import load
 from planner.measure.calibration import Calibration, signature_of
 from planner.types import measurement as kinds
-from planner.types.measurement import Conditions, Measurement, Spread
+from planner.types.measurement import Conditions, Measurement, Reference, Spread
 from planner.types.settings import Settings
 from planner.workflow.costing import Costing
 from planner.workflow.estimator import CandidateEstimator
@@ -64,7 +64,7 @@ def costing(world):
     calibration = Calibration(
         signature=signature_of(SETTINGS, machine_key="m", cpu="c", isa=(), engine_build="b"),
         openmp_wait="passive", effort="full", taken_at="2026-01-01T00:00:00+00:00", seconds=50.0, conditions=IDLE,
-        table=learn_costs(timings),
+        table=learn_costs(timings), reference=Reference(generate_ns=(100.0,), prompt_ns=(50.0,)),
     )  # fmt: skip
     return Costing(calibration, graphs, Sources(known)), of
 
@@ -118,7 +118,7 @@ def test_a_prompt_of_a_mixture_is_as_long_as_it_is(world, costing):
     assert speeds.prompt is None if told is None else 512e9 / told.middle_ns == speeds.prompt.tokens_per_s
 
 
-def measured(tokens_per_s, *, disturbed=(), layers=28):
+def measured(tokens_per_s, *, disturbed=(), layers=28, reference=None):
     """A measured decode speed of the absent model."""
     spread = Spread(median=tokens_per_s, low=tokens_per_s, high=tokens_per_s, relative_mad=0.01)
     result = kinds.TestResult(
@@ -127,7 +127,7 @@ def measured(tokens_per_s, *, disturbed=(), layers=28):
     return Measurement(
         model=ABSENT[0], quantization=ABSENT[1], settings=SETTINGS, engine_build="b", machine_key="m", taken_at="t",
         layers_timed=layers, layers_total=28, results=(result,),
-        conditions=msgspec.structs.replace(IDLE, disturbed=disturbed),
+        conditions=msgspec.structs.replace(IDLE, disturbed=disturbed), reference=reference,
     )  # fmt: skip
 
 
@@ -147,6 +147,20 @@ def test_a_measured_model_refines_the_costs_and_a_disturbed_or_composed_one_does
     other = ask(world, table, "qwen3-0.6b", "Q8_0").generate
     assert "corrected" in other.basis, "models of one architecture are off in the same direction"
     assert "corrected" not in ask(world, table, "llama-3.2-1b", "Q6_K").generate.basis
+
+
+@pytest.mark.parametrize("layers", [4, 28])
+def test_a_slow_hour_of_the_machine_is_not_held_against_the_model_and_tells_its_usual_pace(world, costing, layers):
+    """A fifth slower with a reference a fifth slower is as told; both occasions together are a tenth slower."""
+    table, known = costing[0], world[0]
+    before = ask(world, table, *ABSENT)
+    slow = Reference(generate_ns=(125.0,), prompt_ns=(60.0,))
+    run = measured(0.8 * before.generate.tokens_per_s, layers=layers, reference=slow)
+    table.learn([(known.model(ABSENT[0]), known.quantization(ABSENT[1]), run)])
+    after = ask(world, table, *ABSENT)
+    assert after.generate.tokens_per_s == pytest.approx(before.generate.tokens_per_s / 1.125, rel=0.001)
+    assert after.prompt.tokens_per_s == pytest.approx(before.prompt.tokens_per_s / 1.1)
+    assert "usual pace of 2 occasions" in after.generate.basis
 
 
 def test_the_estimator_tells_the_speeds_of_a_calibration_and_of_what_does_not_fit_only_if_asked(world, costing):

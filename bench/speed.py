@@ -19,7 +19,7 @@ have nothing else to do: the load is noted beside every result. ``bench/llama_be
 official program's.
 
     python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,55] [--passes 2]
-        [--predict-again] [--report]
+        [--predict-again 5,15,30,55] [--report]
 """
 
 import argparse
@@ -61,9 +61,13 @@ from planner.workflow.timing import last_level_cache_bytes
 TOKENS = 16
 BATCH_TOKENS = 6
 REPETITIONS = 3
+ANSWERS = 6
+"""Of one sequence: they are short and scatter most."""
 COPY_BYTES = 256 << 20
 MOST_SECONDS = 600
 ATTEMPTS = 3
+QUICK_S = 15
+"""Up to so many seconds the phantoms are those of ``planner calibrate --quick``."""
 
 
 def main() -> int:
@@ -94,7 +98,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument(
-        "--predict-again", action="store_true", help="calibrate anew and predict what was timed before: after a change"
+        "--predict-again",
+        type=lambda text: [int(each) for each in text.split(",")],
+        default=[],
+        metavar="SECONDS,…",
+        help="after a change: calibrate anew for so many seconds and predict what was timed before",
     )
     parser.add_argument("--report", action="store_true", help="only print what was recorded")
     return parser.parse_args()
@@ -117,17 +125,20 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
 
 
 def _predict_again(session: Session, number: int, options: argparse.Namespace, done: dict[str, Any]) -> None:
-    """A new calibration in the place of a pass's own, for the same times."""
+    """New calibrations in the place of a pass's own, for the same times."""
     rows = {each.name: done["models"][each.name] for each in SUBJECTS if each.name in done["models"]}
     timed = {name: row for name, row in rows.items() if len(row["passes"]) > number}
     if not timed:
         return
-    _kept(options, number).unlink(missing_ok=True)
-    run = Run(session, _calibrations(session, number, options))
-    done.setdefault("paces", {})[str(number)] = run.paces(_references(done, number))
+    found = {str(seconds): _undisturbed(session, seconds) for seconds in options.predict_again}
+    path = _kept(options, number)
+    kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration]) if path.exists() else {}
+    path.write_bytes(msgspec.json.encode(kept | found))
+    run = Run(session, found)
+    done.setdefault("paces", {}).setdefault(str(number), {}).update(run.paces(_references(done, number)))
     for subject in SUBJECTS:
         if subject.name in timed:
-            timed[subject.name]["passes"][number]["predicted_ns"] = run.predicted(subject)
+            timed[subject.name]["passes"][number]["predicted_ns"] |= run.predicted(subject)
     _write(options.output, done)
 
 
@@ -155,7 +166,7 @@ def _calibrations(session: Session, number: int, options: argparse.Namespace) ->
 def _undisturbed(session: Session, seconds: float) -> Calibration:
     """A calibration that ``planner calibrate`` would keep."""
     for _ in range(ATTEMPTS):
-        found = calibrate_session(session, budget_s=seconds)
+        found = calibrate_session(session, effort="quick" if seconds <= QUICK_S else "full", budget_s=seconds)
         if not found.conditions.disturbed:
             return found
         print(f"calibrating again: {'; '.join(found.conditions.disturbed)}", flush=True)
@@ -296,14 +307,15 @@ class Run:
 
 
 def _alone(bench: Bench, subject: Subject, reference: ReferenceRuns) -> dict[str, list[float]]:
-    """Decode at the start and at depth, and a prompt, in turns, after one run that does not count."""
-    tests = {"tg": (Test(kind="generate", tokens=TOKENS), REPETITIONS)}
+    """Decode at the start and at depth, and a prompt, in turns, after a prompt and an answer that do not count."""
+    tests = {"tg": (Test(kind="generate", tokens=TOKENS), ANSWERS)}
     if subject.deep:
         tests[f"tg@{DEPTH}"] = (Test(kind="generate", tokens=TOKENS, depth=DEPTH), 2)
     tests["pp512"] = (Test(kind="prompt", tokens=512), subject.prompts)
     bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=MOST_SECONDS)
+    bench.run("alone", tests["tg"][0], tokens=TOKENS, deadline_s=MOST_SECONDS)
     found: dict[str, list[float]] = {name: [] for name in tests}
-    for number in range(REPETITIONS):
+    for number in range(ANSWERS):
         reference.once()
         for name, (test, repetitions) in tests.items():
             if number >= repetitions:

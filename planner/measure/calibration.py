@@ -54,6 +54,9 @@ _TYPICAL_SHARE = 0.35
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _DEADLINE_S = 60.0
+_TOLERANCE = 0.5
+"""Of what a measurement bears from others: a calibration taken while a test suite used 16 % of one CPU, well within
+that, was off by 13 % in decode, and it would be believed for months."""
 
 GraphsOf = Callable[[Probe, Settings], Sequence[Graph]]
 """Asks the engine for the graph of one micro-batch of each test of a probe."""
@@ -215,7 +218,7 @@ def calibrate_costs(
         effort=effort,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
-        conditions=(watch or Watch(bench.pids, threads=settings.threads)).finish(),
+        conditions=(watch or Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)).finish(),
         table=learn_costs(_steadied(timed), near=near, unsteadiness=unsteadiness),
         unsteadiness=round(unsteadiness, 4),
         reference=_told(glances),
@@ -258,7 +261,7 @@ def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:
     """A watch over the machine that knows our own child, which starts with the first phantom."""
     bench.open(probe.layout, probe_settings(probe, settings), probe.label)
     bench.close([probe.label])
-    return Watch(bench.pids, threads=settings.threads)
+    return Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)
 
 
 def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
@@ -333,15 +336,16 @@ def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run],
 
 
 def _first_of_each(runs: Sequence[_Run]) -> Iterator[_Run]:
-    """Of each phantom the runs that touch all of it: its longest prompt or most answers, a token behind each depth."""
+    """Of each phantom the runs that touch all of it: its longest prompt, most answers, a token behind each depth."""
     for label in dict.fromkeys(run.probe.label for run in runs):
         own = [run for run in runs if run.probe.label == label]
         prompts = [run for run in own if run.test.kind == "prompt"]
         if prompts:
             yield max(prompts, key=lambda run: (run.test.tokens, run.test.depth))
         deep = [run for run in own if run.test.kind == "generate" and run.test.depth]
-        if not prompts and not deep:
-            yield max(own, key=lambda run: run.test.sequences)
+        answers = [run for run in own if run.test.kind == "generate" and not run.test.depth]
+        if answers and not deep:
+            yield max(answers, key=lambda run: run.test.sequences)
         yield from deep
 
 

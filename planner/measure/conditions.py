@@ -62,18 +62,26 @@ class Watch:
     """Takes a snapshot now and, at :meth:`finish`, says under which conditions the time in between passed.
 
     ``pids`` are our own processes (this one and those it waited for are counted anyway); ``threads`` is how many of
-    them compute at once.
+    them compute at once, ``tolerance`` the share of the usual limits up to which others may disturb.
     """
 
-    def __init__(self, pids: Iterable[int] = (), *, threads: int = 1, proc: Path = _PROC, sysfs: Path = _SYSFS) -> None:
+    def __init__(
+        self,
+        pids: Iterable[int] = (),
+        *,
+        threads: int = 1,
+        tolerance: float = 1.0,
+        proc: Path = _PROC,
+        sysfs: Path = _SYSFS,
+    ) -> None:
         self._pids = (os.getpid(), *pids)
-        self._threads = threads
+        self._threads, self._tolerance = threads, tolerance
         self._roots = (proc, sysfs)
         self._before = self._now()
 
     def finish(self) -> Conditions:
         """The conditions since the watch began; may be asked again."""
-        return compare(self._before, self._now(), threads=self._threads)
+        return compare(self._before, self._now(), threads=self._threads, tolerance=self._tolerance)
 
     def _now(self) -> Snapshot:
         proc, sysfs = self._roots
@@ -102,8 +110,11 @@ def snapshot(pids: Iterable[int] = (), *, proc: Path = _PROC, sysfs: Path = _SYS
     )
 
 
-def compare(before: Snapshot, after: Snapshot, *, threads: int) -> Conditions:
-    """What happened between two snapshots while ``threads`` of ours computed; pure."""
+def compare(before: Snapshot, after: Snapshot, *, threads: int, tolerance: float = 1.0) -> Conditions:
+    """What happened between two snapshots while ``threads`` of ours computed; pure.
+
+    ``tolerance`` scales how much of the CPU others may take: a share below one is stricter than for a measurement.
+    """
     wall = max(after.at_s - before.at_s, 1e-3)
     others = _others(before, after, wall)
     steal = _ratio(_delta(before.steal_s, after.steal_s), _delta(before.total_s, after.total_s))
@@ -115,9 +126,11 @@ def compare(before: Snapshot, after: Snapshot, *, threads: int) -> Conditions:
     faults = _delta(before.major_faults, after.major_faults)
     taken = None if others is None else max(0.0, others + threads - after.cpus) / threads
     found = [
-        _if_above(taken, MAX_CONTENTION, f"other processes used {others or 0:.1f} of {after.cpus} CPUs"),
-        _if_above(steal, MAX_STEAL, f"the hypervisor took {steal or 0:.0%} of the CPU time (steal)"),
-        _if_above(pressure, MAX_PRESSURE, f"processes waited for a CPU {pressure or 0:.0%} of the time (PSI)"),
+        _if_above(taken, tolerance * MAX_CONTENTION, f"other processes used {others or 0:.1f} of {after.cpus} CPUs"),
+        _if_above(steal, tolerance * MAX_STEAL, f"the hypervisor took {steal or 0:.0%} of the CPU time (steal)"),
+        _if_above(
+            pressure, tolerance * MAX_PRESSURE, f"processes waited for a CPU {pressure or 0:.0%} of the time (PSI)"
+        ),
         _if_above(memory, MAX_MEMORY_PRESSURE, f"processes waited for memory {memory or 0:.0%} of the time (PSI)"),
         _if_above(throttled, MAX_THROTTLES, f"the CPU throttled itself {throttled or 0:.0f} times for heat"),
         _if_above(drop, MAX_FREQUENCY_DROP, f"the CPU's clock fell by {drop or 0:.0%}"),

@@ -69,6 +69,13 @@ def test_others_may_use_the_cpus_that_we_do_not() -> None:
     assert compare(QUIET, after(busy_s=1035.0), threads=4).disturbed != ()
 
 
+@pytest.mark.parametrize("changes", [{"busy_s": 1023.2}, {"steal_s": 13.2}, {"pressure_s": 3.8}])
+def test_what_a_measurement_bears_is_too_much_for_whoever_tolerates_half_of_it(changes: dict[str, object]) -> None:
+    """Eight per cent from others are below the usual limit of ten and above a stricter one of five."""
+    assert compare(QUIET, after(**changes), threads=4).disturbed == ()
+    assert len(compare(QUIET, after(**changes), threads=4, tolerance=0.5).disturbed) == 1
+
+
 def test_what_is_unknown_disturbs_nothing_and_stays_unknown() -> None:
     """A system that tells nothing gives None, not zero."""
     silent = Snapshot(at_s=1.0, cpus=2)

@@ -47,6 +47,9 @@ _GROUP_BYTES = 900 << 20
 _GROUP_PROBES = 6
 _ROUNDS = 9
 _AT_LEAST = 2
+_TWICE_UP_TO = 2
+"""Groups up to this rank are visited twice, half a minute apart: a neighbour on the host keeps a machine slow for
+seconds, which is as long as one visit."""
 _LONG_S = 0.25
 """A test that takes longer is repeated only as often as it must be."""
 _TYPICAL_SHARE = 0.35
@@ -131,10 +134,25 @@ class CalibrationTold(Report, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class _Turn(NamedTuple):
+    """One of the visits that a group gets, of how many, and what share of the time it has."""
+
+    group: Sequence[Probe]
+    weight: float
+    of: int
+    again: bool = False
+
+
 class _Run(NamedTuple):
     probe: Probe
     test: Test
     took_ns: list[float]
+
+
+class _Visit(NamedTuple):
+    runs: list[_Run]
+    graphs: list[Graph]
+    glances: list[Glance]
 
 
 def signature_of(settings: Settings, *, machine_key: str, cpu: str, isa: Sequence[str], engine_build: str) -> Signature:
@@ -192,25 +210,28 @@ def calibrate_costs(
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
     watch: Watch | None = None
-    timed: list[tuple[list[Timing], list[Glance]]] = []
+    seen: list[_Visit] = []
     notes: list[str] = []
     groups = _groups(probes)
+    again = [group for group in groups if group[0].rank <= _TWICE_UP_TO]
+    turns = [_Turn(group, _weight(group) / (1 + (group in again)), 1 + (group in again)) for group in groups]
+    turns += [_Turn(group, _weight(group) / 2, 2, again=True) for group in again]
     # Timed again beside every group: where it took longer than it usually does, so did the group.
     known = next((each for each in probes if each.label == REFERENCE), None)
     reference: ReferenceRuns | None = None
-    for place, group in enumerate(groups):
+    for place, turn in enumerate(turns):
         spent_s = time.monotonic() - begin
-        share_s = (budget_s - spent_s) * _weight(group) / sum(map(_weight, groups[place:]))
+        share_s = (budget_s - spent_s) * turn.weight / sum(each.weight for each in turns[place:])
         if spent_s > budget_s or share_s <= 0:
-            notes += [f"{each.label}: no time was left" for each in group]
+            notes += [f"{each.label}: no time was left" for each in turn.group if not turn.again]
             continue
-        progress(f"timing {group[0].label}", spent_s / budget_s, budget_s)
+        progress(f"timing {turn.group[0].label}", spent_s / budget_s, budget_s)
         if watch is None:
-            watch = _watch(bench, group[0], settings)
+            watch = _watch(bench, turn.group[0], settings)
             if known is not None:
                 reference = ReferenceRuns(bench, known.layout, settings)
-        timed.append(_group_timings(bench, reference, group, settings, graphs_of, share_s, notes, near))
-    glances = [each for _, taken in timed for each in taken]
+        seen.append(_visit(bench, reference, turn, settings, graphs_of, share_s, notes))
+    glances = [each for visit in seen for each in visit.glances]
     unsteadiness = _unsteadiness([each.answer_ns for each in glances])
     return Calibration(
         signature=signature,
@@ -219,7 +240,7 @@ def calibrate_costs(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
         conditions=(watch or Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)).finish(),
-        table=learn_costs(_steadied(timed), near=near, unsteadiness=unsteadiness),
+        table=learn_costs(_timings(seen, near), near=near, unsteadiness=unsteadiness),
         unsteadiness=round(unsteadiness, 4),
         reference=_told(glances),
         notes=tuple(notes),
@@ -239,21 +260,25 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
     return robust_deviation(reference_ns) / median(reference_ns) if reference_ns else 0.0
 
 
-def _steadied(timed: Sequence[tuple[list[Timing], list[Glance]]]) -> Iterator[Timing]:
-    """Times as they would have been at the reference's usual speed.
+def _timings(visits: Sequence[_Visit], near: Near) -> list[Timing]:
+    """Each test with its runs of all visits, as they would have been at the reference's usual speed.
 
-    Answers by its answers, what computes by its prompts. What other guests of a host do to its memory and to the
-    siblings of our cores lasts seconds to minutes: each group meets another stretch of it.
+    One answer by its answers, what computes more by its prompts. What other guests of a host do to its memory and to
+    the siblings of our cores lasts seconds to minutes: each visit meets another stretch of it.
     """
-    every = [each for _, taken in timed for each in taken]
-    for timings, taken in timed:
-        for each in timings:
-            answer = " tg" in each.label and " x" not in each.label
-            yield msgspec.structs.replace(each, took_ns=each.took_ns * _pace(every, taken, int(not answer)))
+    every = [each for visit in visits for each in visit.glances]
+    found: dict[str, tuple[_Run, Graph]] = {}
+    for visit in visits:
+        for run, graph in zip(visit.runs, visit.graphs, strict=True):
+            computes = run.test.kind == "prompt" or run.test.sequences > 1
+            steady = [ns * _pace(every, visit.glances, int(computes)) for ns in run.took_ns]
+            known, _ = found.setdefault(f"{run.probe.label} {run.test.label}", (run._replace(took_ns=[]), graph))
+            known.took_ns.extend(steady)
+    return [_timing(run, graph, near) for run, graph in found.values()]
 
 
 def _pace(every: Sequence[Glance], taken: Sequence[Glance], which: int) -> float:
-    """How many times longer the reference usually takes than beside one group."""
+    """How many times longer the reference usually takes than during one visit."""
     return median(each[which] for each in every) / median(each[which] for each in taken) if taken else 1.0
 
 
@@ -283,36 +308,38 @@ def _weight(group: Sequence[Probe]) -> float:
     return sum(1.0 / (1 + probe.rank) for probe in group)
 
 
-def _group_timings(
+def _visit(
     bench: Bench,
     reference: ReferenceRuns | None,
-    group: Sequence[Probe],
+    turn: _Turn,
     settings: Settings,
     graphs_of: GraphsOf,
     share_s: float,
     notes: list[str],
-    near: Near,
-) -> tuple[list[Timing], list[Glance]]:
-    """The timings of one group, and what each run of the reference took meanwhile."""
+) -> _Visit:
+    """The runs of one group, and what the reference took meanwhile."""
     begin = time.monotonic()
     opened: list[Probe] = []
     try:
-        for probe in group:
+        for probe in turn.group:
             try:
                 bench.open(probe.layout, probe_settings(probe, settings), probe.label)
                 opened.append(probe)
             except EngineError as error:
-                notes.append(f"{probe.label}: {error.message}")
+                if not turn.again:
+                    notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
-        glances = _rounds(bench, reference, runs, begin + share_s)
-        return [_timing(run, graph, near) for run, graph in zip(runs, graphs, strict=True)], glances
+        glances = _rounds(bench, reference, runs, begin + share_s, at_least=_AT_LEAST // turn.of)
+        return _Visit(runs, graphs, glances)
     finally:
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float) -> list[Glance]:
-    """Every test twice at least (once where the time is over), quick ones again as long as there is time.
+def _rounds(
+    bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float, *, at_least: int
+) -> list[Glance]:
+    """Every test ``at_least`` so often (once where the time is over), quick ones again as long as there is time.
 
     Returns what the reference took, once in each round.
     """
@@ -328,7 +355,7 @@ def _rounds(bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run],
         for run in runs if number % 2 == 0 else reversed(runs):
             if time.monotonic() > until and run.took_ns:
                 continue
-            if number < _AT_LEAST or run.took_ns[-1] * run.test.tokens < _LONG_S * 1e9:
+            if number < at_least or run.took_ns[-1] * run.test.tokens < _LONG_S * 1e9:
                 _once(bench, run)
         if time.monotonic() > until:
             break

@@ -10,9 +10,10 @@ is judged by what the machine did over an hour and not by the minute after it: t
 and of its cores changes by a tenth and more within minutes. How much it did is printed beside the errors: what one
 pass would have said of another.
 
-A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says is
-told at the pace that the references of the passes before it showed to be usual, as a plan does; what it would have said
-without them stands beside it. The first pass knows of no other occasion.
+A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says of
+prompts is told at the pace that the references of the passes before it showed to be usual, as a plan does; what it
+would have said without them stands beside it. The first pass knows of no other occasion; a calibration that is taken
+again afterwards knows of all.
 
 Each result is written as soon as it is there, and a second run goes on where the first was cut off. The machine must
 have nothing else to do: the load is noted beside every result. ``bench/llama_bench.py`` holds this clock against the
@@ -48,7 +49,7 @@ from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
 from planner.measure.calibration_design import reference_layout
-from planner.measure.pace import Pace, usual_pace
+from planner.measure.pace import usual_prompt_pace
 from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Reference, Test
@@ -135,7 +136,8 @@ def _predict_again(session: Session, number: int, options: argparse.Namespace, d
     kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration]) if path.exists() else {}
     path.write_bytes(msgspec.json.encode(kept | found))
     run = Run(session, found)
-    done.setdefault("paces", {}).setdefault(str(number), {}).update(run.paces(_references(done, number)))
+    known = run.paces(_references(done, options.passes))
+    done.setdefault("paces", {}).setdefault(str(number), {}).update(known)
     for subject in SUBJECTS:
         if subject.name in timed:
             timed[subject.name]["passes"][number]["predicted_ns"] |= run.predicted(subject)
@@ -143,7 +145,7 @@ def _predict_again(session: Session, number: int, options: argparse.Namespace, d
 
 
 def _references(done: Mapping[str, Any], number: int) -> list[Reference]:
-    """What the reference took beside every model in the passes before this one."""
+    """What the reference took beside every model in so many passes."""
     passes = [each for row in done["models"].values() for each in row["passes"][:number]]
     return [msgspec.convert(each["reference"], Reference) for each in passes]
 
@@ -224,9 +226,9 @@ class Run:
             load_mode="mmap",
         )
 
-    def paces(self, others: Sequence[Reference]) -> dict[str, Pace]:
-        """By calibration, how many times longer answers and prompts usually take than while it was taken."""
-        return {name: usual_pace(each.reference, others) for name, each in self._calibrations.items()}
+    def paces(self, others: Sequence[Reference]) -> dict[str, float]:
+        """By calibration, how many times longer prompts usually take than while it was taken."""
+        return {name: usual_prompt_pace(each.reference, others) for name, each in self._calibrations.items()}
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What a reader of the record must know of the model."""

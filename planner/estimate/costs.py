@@ -42,7 +42,7 @@ NEAR_ROWS, FAR_ROWS = 512, 1024
 """Bytes of the keys of all heads in a cell: so far apart lie the rows of one head. Up to the first the prefetchers of a
 core follow, from the second on they do not."""
 SHORT_ROW = 128
-"""Bytes of a row, two cache lines, that are fetched at once wherever they lie."""
+"""Bytes of a row, two cache lines, that are followed to the second distance, and cost half a row at twice that."""
 TILED_TOKENS = 64
 """From so many tokens on the CPU computes attention in tiles (source: ops.cpp of ggml-cpu at commit 0c1e57098)."""
 
@@ -60,6 +60,7 @@ _PAGES = (1024, 4096)
 """Pages that a core has walked over from which on it begins to forget the first ones, and has forgotten them all."""
 _PAGE_OF_A_ROW = 0.2
 """What looking up a forgotten page takes, as a share of fetching a row from far."""
+_SHORT_SHARE = 0.5
 _USUAL_ROW = 512  # bytes of keys and values of a head of 128 in f16
 _SMALLEST_CHANCE = 1e-9
 _PLAIN_CACHE = ("f16", "f32")
@@ -267,8 +268,12 @@ def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, c
     """
     kv_heads = _at(keys.shape, 2)
     stride = _row_bytes(keys) * kv_heads
+    if kv_heads == 1:
+        return 0.0, 0.0
+    if _row_bytes(keys) <= SHORT_ROW:
+        return kv_heads * _SHORT_SHARE * min(1.0, max(0.0, (stride - FAR_ROWS) / FAR_ROWS)), 0.0
     apart = min(1.0, (stride - NEAR_ROWS) / (FAR_ROWS - NEAR_ROWS))
-    if kv_heads == 1 or _row_bytes(keys) <= SHORT_ROW or apart <= 0:
+    if apart <= 0:
         return 0.0, 0.0
     near = _NEAR_MULTIPLE * place.near.bytes_per_core * cores
     gone = max(0.0, 1 - near / (seen * row)) if near else 0.0

@@ -216,7 +216,7 @@ def calibrate_costs(
     again = [group for group in groups if group[0].rank <= _TWICE_UP_TO]
     turns = [_Turn(group, _weight(group) / (1 + (group in again)), 1 + (group in again)) for group in groups]
     turns += [_Turn(group, _weight(group) / 2, 2, again=True) for group in again]
-    # Timed again beside every group: where it took longer than it usually does, so did the group.
+    # Timed beside every group: it tells how unsteady the machine is, and later how fast it was.
     known = next((each for each in probes if each.label == REFERENCE), None)
     reference: ReferenceRuns | None = None
     for place, turn in enumerate(turns):
@@ -261,25 +261,13 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
 
 
 def _timings(visits: Sequence[_Visit], near: Near) -> list[Timing]:
-    """Each test with its runs of all visits, as they would have been at the reference's usual speed.
-
-    One answer by its answers, what computes more by its prompts. What other guests of a host do to its memory and to
-    the siblings of our cores lasts seconds to minutes: each visit meets another stretch of it.
-    """
-    every = [each for visit in visits for each in visit.glances]
+    """Each test with its runs of all visits."""
     found: dict[str, tuple[_Run, Graph]] = {}
     for visit in visits:
         for run, graph in zip(visit.runs, visit.graphs, strict=True):
-            computes = run.test.kind == "prompt" or run.test.sequences > 1
-            steady = [ns * _pace(every, visit.glances, int(computes)) for ns in run.took_ns]
             known, _ = found.setdefault(f"{run.probe.label} {run.test.label}", (run._replace(took_ns=[]), graph))
-            known.took_ns.extend(steady)
+            known.took_ns.extend(run.took_ns)
     return [_timing(run, graph, near) for run, graph in found.values()]
-
-
-def _pace(every: Sequence[Glance], taken: Sequence[Glance], which: int) -> float:
-    """How many times longer the reference usually takes than during one visit."""
-    return median(each[which] for each in every) / median(each[which] for each in taken) if taken else 1.0
 
 
 def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:

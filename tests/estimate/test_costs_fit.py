@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.estimate.costs_fit import Sample, fit
-from planner.estimate.costs_learning import learn_costs
+from planner.estimate.costs_learning import MODEL_DOUBT, learn_costs
 from planner.estimate.costs_priors import Prior, prior, relatives
 from planner.estimate.costs_table import Timing
 
@@ -94,7 +94,7 @@ def test_the_interval_widens_with_the_distance_from_what_was_timed():
         took = table.took({"call": 1, "mm/q8_0/plain@1": 1e9 * (1 - share), "mm/q6_K/plain@1": 1e9 * share + 1})
         widths.append(math.inf if took is None else took.high_ns / took.middle_ns)
     assert widths[0] < widths[1] < widths[2]
-    assert widths[0] < 1.15
+    assert widths[0] < 1.03 * math.exp(1.2816 * MODEL_DOUBT), "little more than what any sum is off by"
 
 
 def test_what_is_known_too_little_about_is_not_predicted():

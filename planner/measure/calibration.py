@@ -7,7 +7,7 @@ of this machine (a signature is checked before any use), and a calibration that 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Literal, NamedTuple
@@ -15,17 +15,18 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from planner.engine.graphs import Graph
-from planner.errors import EngineError, MeasurementInvalidError
+from planner.errors import EngineError
 from planner.estimate.costs import Near, amounts
 from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
+from planner.measure.calibration_rounds import ProbeRun, timed_rounds
 from planner.measure.conditions import Watch
 from planner.measure.reference import Glance, ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import quantile, robust_deviation
 from planner.types import Report
-from planner.types.measurement import Conditions, Reference, Test
+from planner.types.measurement import Conditions, Reference
 from planner.types.settings import FlashAttention, Settings
 
 __all__ = [
@@ -45,18 +46,14 @@ FACT = "calibration"
 
 _GROUP_BYTES = 900 << 20
 _GROUP_PROBES = 6
-_ROUNDS = 9
 _AT_LEAST = 2
 _TWICE_UP_TO = 2
 """Groups up to this rank are visited twice, half a minute apart: a neighbour on the host keeps a machine slow for
 seconds, which is as long as one visit."""
-_LONG_S = 0.25
-"""A test that takes longer is repeated only as often as it must be."""
 _TYPICAL_SHARE = 0.35
 """The time that counts lies a little below the median: what disturbs a run only ever adds to it."""
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
-_DEADLINE_S = 60.0
 _TOLERANCE = 0.5
 """Of what a measurement bears from others: a calibration taken while a test suite used 16 % of one CPU, well within
 that, was off by 13 % in decode, and it would be believed for months."""
@@ -143,14 +140,8 @@ class _Turn(NamedTuple):
     again: bool = False
 
 
-class _Run(NamedTuple):
-    probe: Probe
-    test: Test
-    took_ns: list[float]
-
-
 class _Visit(NamedTuple):
-    runs: list[_Run]
+    runs: list[ProbeRun]
     graphs: list[Graph]
     glances: list[Glance]
 
@@ -262,7 +253,7 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
 
 def _timings(visits: Sequence[_Visit], near: Near) -> list[Timing]:
     """Each test with its runs of all visits."""
-    found: dict[str, tuple[_Run, Graph]] = {}
+    found: dict[str, tuple[ProbeRun, Graph]] = {}
     for visit in visits:
         for run, graph in zip(visit.runs, visit.graphs, strict=True):
             known, _ = found.setdefault(f"{run.probe.label} {run.test.label}", (run._replace(took_ns=[]), graph))
@@ -317,65 +308,14 @@ def _visit(
                 if not turn.again:
                     notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
-        runs = [_Run(probe, test, []) for probe in opened for test in probe.tests]
-        glances = _rounds(bench, reference, runs, begin + share_s, at_least=_AT_LEAST // turn.of)
+        runs = [ProbeRun(probe, test, []) for probe in opened for test in probe.tests]
+        glances = timed_rounds(bench, reference, runs, begin + share_s, at_least=_AT_LEAST // turn.of)
         return _Visit(runs, graphs, glances)
     finally:
         bench.close([probe.label for probe in opened])
 
 
-def _rounds(
-    bench: Bench, reference: ReferenceRuns | None, runs: Sequence[_Run], until: float, *, at_least: int
-) -> list[Glance]:
-    """Every test ``at_least`` so often (once where the time is over), quick ones again as long as there is time.
-
-    Returns what the reference took, once in each round.
-    """
-    for run in _first_of_each(runs):
-        # What is touched for the first time is slow: this one does not count.
-        _once(bench, run, tokens=1 if run.test.kind == "generate" else run.test.tokens)
-        if time.monotonic() < until:
-            run.took_ns.clear()
-    glances: list[Glance] = []
-    for number in range(_ROUNDS):
-        if reference is not None:
-            glances.append(reference.glance())
-        for run in runs if number % 2 == 0 else reversed(runs):
-            if time.monotonic() > until and run.took_ns:
-                continue
-            if number < at_least or run.took_ns[-1] * run.test.tokens < _LONG_S * 1e9:
-                _once(bench, run)
-        if time.monotonic() > until:
-            break
-    return glances
-
-
-def _first_of_each(runs: Sequence[_Run]) -> Iterator[_Run]:
-    """Of each phantom the runs that touch all of it: its longest prompt, most answers, a token behind each depth."""
-    for label in dict.fromkeys(run.probe.label for run in runs):
-        own = [run for run in runs if run.probe.label == label]
-        prompts = [run for run in own if run.test.kind == "prompt"]
-        if prompts:
-            yield max(prompts, key=lambda run: (run.test.tokens, run.test.depth))
-        deep = [run for run in own if run.test.kind == "generate" and run.test.depth]
-        answers = [run for run in own if run.test.kind == "generate" and not run.test.depth]
-        if answers and not deep:
-            yield max(answers, key=lambda run: run.test.sequences)
-        yield from deep
-
-
-def _once(bench: Bench, run: _Run, *, tokens: int | None = None) -> None:
-    answer = bench.run(run.probe.label, run.test, tokens=tokens or run.test.tokens, deadline_s=_DEADLINE_S)
-    if not answer.samples_ns:
-        raise MeasurementInvalidError(
-            f"{run.probe.label}: {run.test.label} could not be timed", hint="try again when the machine is idle"
-        )
-    # A prompt is one micro-batch, an answer one for each token.
-    batches = 1 if run.test.kind == "prompt" else answer.tokens_timed
-    run.took_ns.append(min(answer.samples_ns) / batches)
-
-
-def _timing(run: _Run, graph: Graph, near: Near) -> Timing:
+def _timing(run: ProbeRun, graph: Graph, near: Near) -> Timing:
     samples = run.took_ns
     typical = quantile(samples, _TYPICAL_SHARE)
     # A few repetitions agree by chance more often than a machine is as steady as that.

@@ -90,7 +90,7 @@ def test_other_architectures_show_what_is_their_own(ask, name, layers, kind):
 def test_the_engine_passes_one_token_of_a_prompt_through_the_end_of_the_last_layer(ask):
     """A slice of one layer says nothing about long prompts: the engine itself drops what nobody asked for."""
     one, two = (ask("qwen3-0.6b", tokens=512, layers=count) for count in (1, 2))
-    assert two["mm/q8_0/plain@512"] > 3 * one["mm/q8_0/plain@512"]
+    assert two["mm/q8_0/plain@256"] > 3 * one["mm/q8_0/plain@256"]
 
 
 def test_sequences_that_write_together_share_the_weights(ask):

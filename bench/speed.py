@@ -261,10 +261,9 @@ class Run:
             bench.close(["alone"])
             bench.open_file(path, _together(self._settings, max(SEQUENCES)), "together", size_bytes=size)
             samples |= _together_timed(bench, reference)
-            told = reference.told()
         return {
             "samples_ns": samples,
-            "reference": msgspec.to_builtins(told),
+            "reference": msgspec.to_builtins(reference.told()),
             "predicted_ns": self.predicted(subject),
             "load": os.getloadavg()[0],
             "seconds": round(time.monotonic() - begin, 1),

@@ -17,7 +17,17 @@ from typing import NamedTuple
 from planner.engine.graphs import Graph, Node, Operand
 from planner.gguf.ggml_types import TYPES, tensor_bytes
 
-__all__ = ["COLUMN_KNOTS", "EXPERT_KNOTS", "NEAR_UNKNOWN", "TILED_TOKENS", "Amounts", "Near", "amounts", "between"]
+__all__ = [
+    "COLUMN_KNOTS",
+    "COUNTING",
+    "EXPERT_KNOTS",
+    "NEAR_UNKNOWN",
+    "TILED_TOKENS",
+    "Amounts",
+    "Near",
+    "amounts",
+    "between",
+]
 
 Amounts = Mapping[str, float]
 """How much of each kind of work, by the name of the kind.
@@ -34,6 +44,8 @@ apart to be fetched ahead, ``again`` those that another head has fetched already
 recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
+COUNTING = 2
+"""Grows whenever the same graph comes to other amounts: costs that were solved for with others mean something else."""
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 256)
 """Numbers of columns of a product between which its time is a straight line."""
 EXPERT_KNOTS = (1, 2, 4, 8, 32, 128)
@@ -264,7 +276,8 @@ def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, c
     Each head of the cache once from far; the heads that share it again, from near as far as the caches of the cores
     hold what all cells of that head are. Where each head walks over more pages than a core remembers, every page
     costs a part of a row more. Measured on AMD EPYC (1 to 16 heads in the cache, 64, 128 and 256 wide, 1 to 4 sharing
-    one, 1,000 to 8,000 cells): 60 to 75 ns a row from far on two cores, 5 to 10 from near, 12 to 16 a page.
+    one, 1,000 to 8,000 cells): 60 to 75 ns a row from far on two cores, 5 to 10 from near, 12 to 16 a page; a short row
+    next to nothing a kilobyte apart (8 heads of 64), half of a long one at two (16 of them).
     """
     kv_heads = _at(keys.shape, 2)
     stride = _row_bytes(keys) * kv_heads

@@ -16,7 +16,7 @@ import msgspec
 
 from planner.engine.graphs import Graph
 from planner.errors import EngineError
-from planner.estimate.costs import Near, amounts
+from planner.estimate.costs import COUNTING, Near, amounts
 from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
@@ -74,6 +74,7 @@ class Signature(Report, frozen=True, kw_only=True):
     threads_batch: int
     repack: bool
     flash_attention: FlashAttention
+    counting: int
 
     def differs(self, other: "Signature") -> str | None:
         """The first difference in words, ``None`` where there is none."""
@@ -158,6 +159,7 @@ def signature_of(settings: Settings, *, machine_key: str, cpu: str, isa: Sequenc
         threads_batch=settings.threads_batch,
         repack=settings.repack,
         flash_attention=settings.flash_attention,
+        counting=COUNTING,
     )
 
 
@@ -203,10 +205,7 @@ def calibrate_costs(
     watch: Watch | None = None
     seen: list[_Visit] = []
     notes: list[str] = []
-    groups = _groups(probes)
-    again = [group for group in groups if group[0].rank <= _TWICE_UP_TO]
-    turns = [_Turn(group, _weight(group) / (1 + (group in again)), 1 + (group in again)) for group in groups]
-    turns += [_Turn(group, _weight(group) / 2, 2, again=True) for group in again]
+    turns = _turns(_groups(probes))
     # Timed beside every group: it tells how unsteady the machine is, and later how fast it was.
     known = next((each for each in probes if each.label == REFERENCE), None)
     reference: ReferenceRuns | None = None
@@ -280,6 +279,17 @@ def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
         groups[-1].append(probe)
         size += more
     return groups
+
+
+def _turns(groups: Sequence[Sequence[Probe]]) -> list[_Turn]:
+    """A visit to every group, then another to the important ones, which share their time between the two."""
+    important = [group for group in groups if group[0].rank <= _TWICE_UP_TO]
+    others = [group for group in groups if group[0].rank > _TWICE_UP_TO]
+    first = [
+        *(_Turn(each, _weight(each) / 2, 2) for each in important),
+        *(_Turn(each, _weight(each), 1) for each in others),
+    ]
+    return [*first, *(turn._replace(again=True) for turn in first[: len(important)])]
 
 
 def _weight(group: Sequence[Probe]) -> float:

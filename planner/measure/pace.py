@@ -5,9 +5,9 @@ guest computes is slower by a tenth or a third for minutes at a time, and nothin
 phantom was timed beside each later measurement, so what it took then says how far that one minute was from the others.
 
 Answers are left as they were calibrated: they wait for RAM, which changes within seconds, and what the reference's
-answers took says little about those of others. On 22 models the median error of decode grew from 6.0 to 10.8 % when
-they were told at the reference's usual pace, and that of prompts fell from 16.5 to 4.5 % (the first pass of
-bench/results/speed.json).
+answers took says little about those of others. Of 22 models prompts were 26 % off in the median as calibrated and 7.5 %
+at the usual pace (bench/results/speed.json); decode became worse by it, 10.8 % instead of 6.0 % with calibrations of
+the same models that are not kept.
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,13 @@
 """Amounts of work: additive in layers, never less at depth, and experts counted as often as tokens visit them."""
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.graphs import Graph, Node, Operand
-from planner.estimate.costs import COLUMN_KNOTS, EXPERT_KNOTS, Near, amounts, between
+from planner.estimate.costs import COLUMN_KNOTS, COUNTING, EXPERT_KNOTS, Near, amounts, between
 from planner.gguf.ggml_types import tensor_bytes
 
 
@@ -203,3 +205,17 @@ def test_beyond_the_last_knot_time_grows_in_proportion(at):
     else:
         assert sum(shares.values()) == pytest.approx(1.0)
         assert sum(knot * share for knot, share in shares.items()) == pytest.approx(at)
+
+
+def test_whoever_changes_what_is_counted_changes_the_number_that_calibrations_are_signed_with():
+    """A kept calibration knows costs of the amounts of its day: under other amounts they are wrong and look right."""
+    nodes = [product(512, 2048, tokens, kind=kind) for tokens in (1, 3, 8, 512) for kind in ("q8_0", "q6_k")]
+    nodes += [product(512, 2048, 6, kind="q4_k", place="CPU_REPACK"), experts(1), experts(40), experts(300)]
+    nodes += [
+        attention(9000, tokens, heads=16, kv_heads=kv_heads, width=width)
+        for tokens in (1, 64)
+        for kv_heads, width in ((2, 64), (16, 64), (4, 128), (16, 128))
+    ]
+    found = amounts(Graph(tuple(nodes)), filled=8000, near=Near(bytes_per_core=1 << 20, cores=2))
+    text = " ".join(f"{name}={amount:.9g}" for name, amount in sorted(found.items()))
+    assert (COUNTING, hashlib.sha256(text.encode()).hexdigest()[:12]) == (2, "96eede8458e6")

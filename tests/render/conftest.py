@@ -176,7 +176,7 @@ def calibration() -> CalibrationTold:
     return CalibrationTold(
         signature=Signature(
             machine_key="abc", cpu="AMD EPYC", instruction_sets=("AVX2",), engine_build="1234", backend="cpu",
-            threads=2, threads_batch=2, repack=True, flash_attention="auto",
+            threads=2, threads_batch=2, repack=True, flash_attention="auto", counting=1,
         ),
         openmp_wait="passive", effort="quick", taken_at="2026-01-01T00:00:00+00:00", seconds=11.0, timings=40,
         conditions=Conditions(load_1min=0.1, steal_ratio=0.0, on_battery=None), model_doubt=0.03,

@@ -15,7 +15,7 @@ SEQUENCES = (2, 4, 8)
 
 
 class Subject(NamedTuple):
-    """One model of the catalogue in one quantization; ``prompts`` is how often pp512 is repeated in each pass.
+    """One model of the catalogue in one quantization.
 
     ``seen`` says that its times were known while the costs' arithmetic was written, ``deep`` that the depth is timed: a
     recurrent state is reached by reading the whole context, which takes longer than all else.
@@ -23,7 +23,6 @@ class Subject(NamedTuple):
 
     model: str
     quantization: str
-    prompts: int = 2
     seen: bool = False
     deep: bool = True
 
@@ -35,24 +34,24 @@ class Subject(NamedTuple):
 
 SUBJECTS = (
     Subject("hunyuan-0.5b", "Q4_K_M", seen=True),
-    Subject("qwen1.5-moe-a2.7b", "Q4_K_M", 1),
+    Subject("qwen1.5-moe-a2.7b", "Q4_K_M"),
     Subject("qwen3.5-0.8b", "Q8_0", deep=False),
     Subject("qwen3-1.7b", "BF16", seen=True),
     Subject("qwen2.5-1.5b", "Q4_K_M"),
-    Subject("llama-3.2-3b", "Q4_0", 1),
+    Subject("llama-3.2-3b", "Q4_0"),
     Subject("qwen1.5-0.5b", "Q5_K_M"),
     Subject("hunyuan-1.8b", "IQ4_XS", seen=True),
-    Subject("qwen3-4b", "Q5_K_S", 1),
+    Subject("qwen3-4b", "Q5_K_S"),
     Subject("qwen3-0.6b", "Q8_0", seen=True),
-    Subject("qwen2.5-3b", "Q4_K_S", 1),
-    Subject("deepseek-coder-v2-lite", "Q4_0", 1, seen=True),
+    Subject("qwen2.5-3b", "Q4_K_S"),
+    Subject("deepseek-coder-v2-lite", "Q4_0", seen=True),
     Subject("llama-3.2-1b", "Q6_K", seen=True),
     Subject("ernie-4.5-0.3b", "Q8_0"),
-    Subject("qwen3-8b", "Q3_K_M", 1),
+    Subject("qwen3-8b", "Q3_K_M"),
     Subject("qwen3.5-2b", "Q6_K", deep=False),
     Subject("ernie-4.5-0.3b", "BF16", seen=True),
     Subject("qwen3-1.7b", "Q3_K_M"),
-    Subject("deepseek-v2-lite", "Q4_K_M", 1),
+    Subject("deepseek-v2-lite", "Q4_K_M"),
     Subject("llama-3.2-1b", "IQ4_NL"),
     Subject("qwen3-vl-2b", "Q4_0", deep=False),
     Subject("hunyuan-0.5b", "Q6_K"),

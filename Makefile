@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 # Only errors come through; the notes below are ours.
 INSTALL := $(RUN) -m pip -qq --disable-pip-version-check install --progress-bar off --editable
 
-# llama.cpp is compiled with every core that this process may use.
+# llama.cpp is compiled, and tested, with every core that this process may use.
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export CMAKE_BUILD_PARALLEL_LEVEL
 
@@ -35,8 +35,15 @@ test: $(VENV)/.dev
 	@$(RUN) -m mypy --no-error-summary
 	@echo "import-linter: contracts between the rooms"
 	@$(VENV)/bin/lint-imports --no-logo
-	@echo "pytest: every test"
+ifeq ($(ARGS),)
+	@echo "pytest: every test that times nothing, $(CMAKE_BUILD_PARALLEL_LEVEL) at a time"
+	@$(RUN) -m pytest -m "not alone" --numprocesses $(CMAKE_BUILD_PARALLEL_LEVEL) --dist loadfile
+	@echo "pytest: what times the machine, alone"
+	@$(RUN) -m pytest -m alone
+else
+	@echo "pytest: what was asked for"
 	@$(RUN) -m pytest $(ARGS)
+endif
 
 # llama.cpp's sources come inside llama-cpp-python's: the server is of the very build that plans. No page for browsers
 # and no TLS, which would want further downloads and libraries; both are a proxy's work.

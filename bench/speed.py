@@ -10,8 +10,8 @@ is judged by what the machine did over an hour and not by the minute after it: t
 and of its cores changes by a tenth and more within minutes. How much it did is printed beside the errors: what one
 pass would have said of another.
 
-A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says of
-prompts is told at the pace that the references of the passes before it showed to be usual, as a plan does; what it
+A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says
+is told at the pace that the references of the passes before it showed to be usual, as a plan does; what it
 would have said without them stands beside it. The first pass knows of no other occasion; a calibration that is taken
 again afterwards knows of all.
 
@@ -49,7 +49,7 @@ from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
 from planner.measure.calibration_design import reference_layout
-from planner.measure.pace import usual_prompt_pace
+from planner.measure.pace import usual_answer_pace, usual_prompt_pace
 from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Reference, Test
@@ -228,9 +228,15 @@ class Run:
             load_mode="mmap",
         )
 
-    def paces(self, others: Sequence[Reference]) -> dict[str, float]:
-        """By calibration, how many times longer prompts usually take than while it was taken."""
-        return {name: usual_prompt_pace(each.reference, others) for name, each in self._calibrations.items()}
+    def paces(self, others: Sequence[Reference]) -> dict[str, dict[str, float]]:
+        """By calibration, how many times longer prompts and answers usually take than while it was taken."""
+        return {
+            name: {
+                "prompt": usual_prompt_pace(each.reference, others),
+                "generate": usual_answer_pace(each.reference, others),
+            }
+            for name, each in self._calibrations.items()
+        }
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What a reader of the record must know of the model."""
@@ -317,6 +323,9 @@ def _alone(bench: Bench, subject: Subject, reference: ReferenceRuns) -> dict[str
     tests["pp512"] = (Test(kind="prompt", tokens=512), 1)
     bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=MOST_SECONDS)
     bench.run("alone", tests["tg"][0], tokens=TOKENS, deadline_s=MOST_SECONDS)
+    if subject.deep:
+        # The first token behind a depth touches cache that nothing read before.
+        bench.run("alone", tests[f"tg@{DEPTH}"][0], tokens=2, deadline_s=MOST_SECONDS, fill_budget_s=60)
     found: dict[str, list[float]] = {name: [] for name in tests}
     for number in range(ANSWERS):
         reference.once()

@@ -45,7 +45,7 @@ def rows(
 
 
 def _pace(done: Mapping[str, Any], number: int, calibration: str, test: str) -> float:
-    return float(done["paces"][str(number)][calibration]) if test == "pp512" else 1.0
+    return float(done["paces"][str(number)][calibration]["prompt" if test == "pp512" else "generate"])
 
 
 def between_passes(done: Mapping[str, Any], test: str) -> Rows:

@@ -44,7 +44,7 @@ apart to be fetched ahead, ``again`` those that another head has fetched already
 recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
-COUNTING = 2
+COUNTING = 3
 """Grows whenever the same graph comes to other amounts: costs that were solved for with others mean something else."""
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 256)
 """Numbers of columns of a product between which its time is a straight line."""
@@ -72,7 +72,7 @@ _PAGES = (1024, 4096)
 """Pages that a core has walked over from which on it begins to forget the first ones, and has forgotten them all."""
 _PAGE_OF_A_ROW = 0.2
 """What looking up a forgotten page takes, as a share of fetching a row from far."""
-_SHORT_SHARE = 0.5
+_SHORT_SHARE = 0.25
 _USUAL_ROW = 512  # bytes of keys and values of a head of 128 in f16
 _SMALLEST_CHANCE = 1e-9
 _PLAIN_CACHE = ("f16", "f32")
@@ -277,7 +277,7 @@ def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, c
     hold what all cells of that head are. Where each head walks over more pages than a core remembers, every page
     costs a part of a row more. Measured on AMD EPYC (1 to 16 heads in the cache, 64, 128 and 256 wide, 1 to 4 sharing
     one, 1,000 to 8,000 cells): 60 to 75 ns a row from far on two cores, 5 to 10 from near, 12 to 16 a page; a short row
-    next to nothing a kilobyte apart (8 heads of 64), half of a long one at two (16 of them).
+    next to nothing a kilobyte apart (8 heads of 64), a quarter of a long one at two (16 of them; 8,000 cells).
     """
     kv_heads = _at(keys.shape, 2)
     stride = _row_bytes(keys) * kv_heads

@@ -24,7 +24,7 @@ from planner.measure.calibration_rounds import ProbeRun, timed_rounds
 from planner.measure.conditions import Watch
 from planner.measure.reference import Glance, ReferenceRuns
 from planner.measure.slices import weights_bytes
-from planner.measure.statistics import quantile, robust_deviation
+from planner.measure.statistics import TYPICAL_SHARE, quantile, robust_deviation
 from planner.types import Report
 from planner.types.measurement import Conditions, Reference
 from planner.types.settings import FlashAttention, Settings
@@ -50,8 +50,6 @@ _AT_LEAST = 2
 _TWICE_UP_TO = 2
 """Groups up to this rank are visited twice, half a minute apart: a neighbour on the host keeps a machine slow for
 seconds, which is as long as one visit."""
-_TYPICAL_SHARE = 0.35
-"""The time that counts lies a little below the median: what disturbs a run only ever adds to it."""
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _TOLERANCE = 0.5
@@ -327,7 +325,7 @@ def _visit(
 
 def _timing(run: ProbeRun, graph: Graph, near: Near) -> Timing:
     samples = run.took_ns
-    typical = quantile(samples, _TYPICAL_SHARE)
+    typical = quantile(samples, TYPICAL_SHARE)
     # A few repetitions agree by chance more often than a machine is as steady as that.
     spread = max(_ONE_DOUBT, robust_deviation(samples) / typical if len(samples) > _AT_LEAST else 0.0)
     written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0

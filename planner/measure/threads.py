@@ -51,12 +51,14 @@ class ThreadChoice(Report, frozen=True, kw_only=True):
 
 
 def kept_choice(store: MeasurementStore, usable_threads: int, *, fact: str = FACT) -> ThreadChoice | None:
-    """The choice of an earlier trial on this machine and engine build, if it still fits the threads we may use.
+    """The choice of an earlier trial on this machine and engine build, trusted and within the threads we may use.
 
     ``fact`` names that of one model (:func:`tuned_fact`) in the place of the machine's.
     """
     kept = store.find_fact(fact, ThreadChoice)
-    return kept if kept is not None and max(kept.threads, kept.threads_batch) <= usable_threads else None
+    if kept is None or not kept.trusted:
+        return None
+    return kept if max(kept.threads, kept.threads_batch) <= usable_threads else None
 
 
 def tuned_fact(shape_key: str, quantization: str) -> str:

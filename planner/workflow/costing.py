@@ -16,7 +16,7 @@ from planner.errors import EngineDiedError, EngineError
 from planner.estimate.costs import amounts
 from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
-from planner.measure.pace import prompt_pace, usual_prompt_pace
+from planner.measure.pace import answer_pace, prompt_pace, usual_answer_pace, usual_prompt_pace
 from planner.measure.store import MeasurementStore
 from planner.measure.threads import kept_choice
 from planner.types.measurement import Measurement, Reference, TestResult
@@ -71,8 +71,7 @@ def kept_costing(session: Session) -> "Costing | None":
 class _Lesson(NamedTuple):
     """What one test of a full model says: how many times the predicted nanoseconds it took, and what it was.
 
-    A prompt's is as it would have been at the pace of the calibration, where a reference tells how far the machine was
-    from it.
+    It is as it would have been at the pace of the calibration, where a reference tells how far the machine was from it.
     """
 
     architecture: str
@@ -98,9 +97,9 @@ class Costing:
         if graphs is None:
             return None
         told = speeds_from_costs(self._calibration.table, graphs, settings, basis=self._basis(model.architecture))
-        usual = usual_prompt_pace(self._calibration.reference, tuple(self._paces.values()))
-        prompt = usual * self._factor(model.architecture, "prompt")
-        answer = self._factor(model.architecture, "generate")
+        own, others = self._calibration.reference, tuple(self._paces.values())
+        prompt = usual_prompt_pace(own, others) * self._factor(model.architecture, "prompt")
+        answer = usual_answer_pace(own, others) * self._factor(model.architecture, "generate")
         changed = {
             name: _slower(speed, prompt if name == "prompt" else answer)
             for name in _SPEEDS
@@ -113,7 +112,7 @@ class Costing:
         """Take what full models of this machine took; those that were composed from slices say nothing new.
 
         Models of one architecture are off in the same direction, so each measured one corrects the others. What the
-        reference took beside it tells how fast this machine usually reads prompts, which holds for every model.
+        reference took beside it tells how fast this machine usually is, which holds for every model.
         """
         for model, quantization, measurement in measurements:
             whole = measurement.layers_timed == measurement.layers_total
@@ -167,8 +166,8 @@ class Costing:
             return None
         ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns
         here, there = self._calibration.reference, measurement.reference
-        if test.kind == "prompt" and here is not None and there is not None:
-            ratio /= prompt_pace(there, here)
+        if here is not None and there is not None:
+            ratio /= (prompt_pace if test.kind == "prompt" else answer_pace)(there, here)
         return _Lesson(model.architecture, test.kind, ratio)
 
     def _factor(self, architecture: str, kind: str) -> float:
@@ -187,7 +186,7 @@ class Costing:
         )
         used = {label.partition("\0")[0] for label, each in self._lessons.items() if each.architecture == architecture}
         if self._paces and calibration.reference is not None:
-            text += f", prompts at the usual pace of {len(self._paces) + 1} occasions"
+            text += f", at the usual pace of {len(self._paces) + 1} occasions"
         return f"{text}, corrected by measuring {', '.join(sorted(used))}" if used else text
 
 

@@ -71,7 +71,7 @@ def test_rows_of_the_cache_that_lie_close_together_or_are_short_are_fetched_ahea
         )
         for width, kv_heads in ((128, 1), (128, 2), (64, 8), (64, 16), (128, 3), (128, 4), (128, 8))
     }
-    assert jumps == {(128, 1): 0, (128, 2): 0, (64, 8): 0, (64, 16): 800, (128, 3): 150, (128, 4): 400, (128, 8): 800}
+    assert jumps == {(128, 1): 0, (128, 2): 0, (64, 8): 0, (64, 16): 400, (128, 3): 150, (128, 4): 400, (128, 8): 800}
 
 
 @given(st.integers(1, 60_000))
@@ -218,4 +218,4 @@ def test_whoever_changes_what_is_counted_changes_the_number_that_calibrations_ar
     ]
     found = amounts(Graph(tuple(nodes)), filled=8000, near=Near(bytes_per_core=1 << 20, cores=2))
     text = " ".join(f"{name}={amount:.9g}" for name, amount in sorted(found.items()))
-    assert (COUNTING, hashlib.sha256(text.encode()).hexdigest()[:12]) == (2, "96eede8458e6")
+    assert (COUNTING, hashlib.sha256(text.encode()).hexdigest()[:12]) == (3, "cac1fb5f73c9")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.measure.pace import prompt_pace, usual_prompt_pace
+from planner.measure.pace import answer_pace, prompt_pace, usual_answer_pace, usual_prompt_pace
 from planner.types.measurement import Reference
 
 times = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=9).map(tuple)
@@ -14,6 +14,7 @@ references = st.builds(Reference, generate_ns=times, prompt_ns=times)
 def test_without_other_occasions_or_without_a_reference_the_pace_is_that_of_the_calibration(own):
     """Nothing is known, nothing changes."""
     assert usual_prompt_pace(own, ()) == usual_prompt_pace(None, (own,)) == 1.0
+    assert usual_answer_pace(own, ()) == usual_answer_pace(None, (own,)) == 1.0
 
 
 @given(references, references)
@@ -28,3 +29,13 @@ def test_one_slow_occasion_among_many_is_not_the_usual_one(own, slower, others):
     slow = Reference(generate_ns=own.generate_ns, prompt_ns=tuple(slower * each for each in own.prompt_ns))
     assert usual_prompt_pace(own, (own,) * others + (slow,)) == 1.0
     assert abs(usual_prompt_pace(slow, (own,) * others) * slower - 1) < 1e-6
+
+
+@given(references, st.floats(1.0, 100.0))
+def test_answers_follow_the_reference_in_part(own, slower):
+    """Slower than the calibration says, but less than the reference became."""
+    steady = Reference(generate_ns=own.generate_ns[:1], prompt_ns=own.prompt_ns)
+    slow = Reference(generate_ns=(slower * own.generate_ns[0],), prompt_ns=own.prompt_ns)
+    assert answer_pace(steady, steady) == 1.0
+    assert 1.0 <= answer_pace(slow, steady) <= slower
+    assert usual_answer_pace(steady, (steady, steady, slow)) == 1.0

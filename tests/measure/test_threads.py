@@ -7,8 +7,9 @@ from planner.measure.racing import search
 from planner.measure.racing_bench import trial_layout
 from planner.measure.racing_space import ACTIVE_GAIN, thread_changes
 from planner.measure.slices import kinds_of_layers
+from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
-from planner.measure.threads import _TYPICAL, _choice
+from planner.measure.threads import _TYPICAL, FACT, ThreadChoice, _choice, kept_choice
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
@@ -95,3 +96,14 @@ def test_the_trial_slice_is_a_beginning_that_holds_every_frequent_kind_of_layer(
     assert trial.layers == tuple(range(len(trial.layers)))
     assert frequent <= {structures[layer] for layer in trial.layers}
     assert len(trial.layers) <= len(whole.layers) // 2
+
+
+@pytest.mark.parametrize(("trusted", "found"), [(True, True), (False, False)])
+def test_a_choice_that_no_finished_race_stands_behind_is_not_used_though_it_was_kept(
+    trusted, found, tmp_path, monkeypatch
+):
+    """Passive waiting, kept by an earlier version after two rounds, halved every speed of a machine from then on."""
+    monkeypatch.setenv("PLANNER_CACHE_DIR", str(tmp_path))
+    store = MeasurementStore("machine", "build")
+    store.keep_fact(FACT, ThreadChoice(threads=2, threads_batch=2, openmp_wait="passive", basis="?", trusted=trusted))
+    assert (kept_choice(store, 2) is not None) is found

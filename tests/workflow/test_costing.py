@@ -14,6 +14,7 @@ from planner.estimate.costs_speeds import graph_questions
 from planner.estimate.costs_table import Timing
 from planner.machine import load
 from planner.measure.calibration import Calibration, signature_of
+from planner.measure.pace import answer_pace
 from planner.types import measurement as kinds
 from planner.types.measurement import Conditions, Measurement, Reference, Spread
 from planner.types.settings import Settings
@@ -150,15 +151,17 @@ def test_a_measured_model_refines_the_costs_and_a_disturbed_or_composed_one_does
 
 
 @pytest.mark.parametrize("layers", [4, 28])
-def test_prompts_are_told_at_the_usual_pace_of_the_machine(world, costing, layers):
-    """One occasion as calibrated and one a fifth slower are a tenth slower together, whatever was measured beside."""
+def test_speeds_are_told_at_the_usual_pace_of_the_machine(world, costing, layers):
+    """A prompt as calibrated once and a fifth slower once is a tenth slower; answers follow in part."""
     table, known = costing[0], world[0]
     before = ask(world, table, *ABSENT)
     slow = Reference(generate_ns=(125.0,), prompt_ns=(60.0,))
-    run = measured(before.generate.tokens_per_s, layers=layers, reference=slow)
+    slower = answer_pace(slow, Reference(generate_ns=(100.0,), prompt_ns=(50.0,)))
+    run = measured(before.generate.tokens_per_s / slower, layers=layers, reference=slow)
     table.learn([(known.model(ABSENT[0]), known.quantization(ABSENT[1]), run)])
     after = ask(world, table, *ABSENT)
-    assert after.generate.tokens_per_s == pytest.approx(before.generate.tokens_per_s)
+    assert 1 < slower < 1.25
+    assert after.generate.tokens_per_s == pytest.approx(before.generate.tokens_per_s / ((1 + slower) / 2))
     assert after.prompt.tokens_per_s == pytest.approx(before.prompt.tokens_per_s / 1.1)
     assert "usual pace of 2 occasions" in after.generate.basis
 

@@ -21,8 +21,8 @@ MODEL_DOUBT = 0.11
 """The same for a whole model that is timed another time."""
 _LATER = 0.6
 """What of the scatter of single runs a prediction for another quarter of an hour is off by. With both constants four in
-five results at the usual pace lie in their interval in each of two records of three calibrations and 22 models, one with
-active waiting and one with passive (84 and 75 %): they were chosen on them."""
+five results at the usual pace lie in their interval in each of two records of three calibrations and 22 models, one
+with active waiting and one with passive (84 and 75 %): they were chosen on them."""
 _LEAST_RELATIVES = 3
 
 

@@ -16,7 +16,7 @@ from planner.measure.bench import Bench, OpenChild, Progress, no_progress
 from planner.measure.lock import measurement_lock
 from planner.measure.store import Effort, MeasurementStore, Question
 from planner.measure.suite import Subject, measure_candidate
-from planner.measure.threads import FACT, ThreadChoice, choose_threads, kept_choice, tuned_fact
+from planner.measure.threads import ThreadChoice, choose_threads, kept_choice, tuned_fact
 from planner.types.measurement import Measurement, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
@@ -78,8 +78,8 @@ class MeasuringSession:
     ) -> ThreadChoice:
         """The threads that were kept, or those of a new trial (see :func:`choose_threads`); one for each session.
 
-        What this very model was tuned to comes first. A choice that is not trusted is kept only with a measurement that
-        was made with it; this session keeps to it.
+        What this very model was tuned to comes first. A choice that is not trusted is this session's alone: the next
+        one tries again, and measures again if it finds otherwise.
         """
         tuned = kept_choice(self._store, usable_threads, fact=tuned_fact(subject.shape_key, subject.quantization))
         known = tuned or self._choice or kept_choice(self._store, usable_threads)
@@ -122,10 +122,7 @@ class MeasuringSession:
             reference=None if self._reference is None else self._reference(),
             progress=self._progress,
         )
-        kept = self._store.keep(question(subject, settings, tests, whole_tests=whole_tests), fresh, effort=self._effort)
-        if kept and self._choice is not None:
-            # Another trial could choose otherwise, and this measurement would answer nobody.
-            self._store.keep_fact(FACT, self._choice)
+        self._store.keep(question(subject, settings, tests, whole_tests=whole_tests), fresh, effort=self._effort)
         return fresh
 
     def _opened(self) -> Bench:

@@ -49,7 +49,7 @@ from planner.estimate.costs_table import CostTable, Took
 from planner.measure.bench import RANDOM_FOR_ROUTING, Bench
 from planner.measure.calibration import Calibration
 from planner.measure.calibration_design import reference_layout
-from planner.measure.pace import usual_answer_pace, usual_prompt_pace
+from planner.measure.pace import usual_pace
 from planner.measure.reference import ReferenceRuns
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Reference, Test
@@ -230,13 +230,7 @@ class Run:
 
     def paces(self, others: Sequence[Reference]) -> dict[str, dict[str, float]]:
         """By calibration, how many times longer prompts and answers usually take than while it was taken."""
-        return {
-            name: {
-                "prompt": usual_prompt_pace(each.reference, others),
-                "generate": usual_answer_pace(each.reference, others),
-            }
-            for name, each in self._calibrations.items()
-        }
+        return {name: usual_pace(each.reference, others)._asdict() for name, each in self._calibrations.items()}
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What a reader of the record must know of the model."""

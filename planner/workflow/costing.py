@@ -16,7 +16,7 @@ from planner.errors import EngineDiedError, EngineError
 from planner.estimate.costs import amounts
 from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
-from planner.measure.pace import answer_pace, prompt_pace, usual_answer_pace, usual_prompt_pace
+from planner.measure.pace import pace, usual_pace
 from planner.measure.store import MeasurementStore
 from planner.measure.threads import kept_choice
 from planner.types.measurement import Measurement, Reference, TestResult
@@ -97,9 +97,9 @@ class Costing:
         if graphs is None:
             return None
         told = speeds_from_costs(self._calibration.table, graphs, settings, basis=self._basis(model.architecture))
-        own, others = self._calibration.reference, tuple(self._paces.values())
-        prompt = usual_prompt_pace(own, others) * self._factor(model.architecture, "prompt")
-        answer = usual_answer_pace(own, others) * self._factor(model.architecture, "generate")
+        usual = usual_pace(self._calibration.reference, tuple(self._paces.values()))
+        prompt = usual.prompt * self._factor(model.architecture, "prompt")
+        answer = usual.generate * self._factor(model.architecture, "generate")
         changed = {
             name: _slower(speed, prompt if name == "prompt" else answer)
             for name in _SPEEDS
@@ -167,7 +167,8 @@ class Costing:
         ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns
         here, there = self._calibration.reference, measurement.reference
         if here is not None and there is not None:
-            ratio /= (prompt_pace if test.kind == "prompt" else answer_pace)(there, here)
+            then = pace(there, here)
+            ratio /= then.prompt if test.kind == "prompt" else then.generate
         return _Lesson(model.architecture, test.kind, ratio)
 
     def _factor(self, architecture: str, kind: str) -> float:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.measure.pace import answer_pace, prompt_pace, usual_answer_pace, usual_prompt_pace
+from planner.measure.pace import AS_IT_WAS, pace, usual_pace
 from planner.types.measurement import Reference
 
 times = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=9).map(tuple)
@@ -13,22 +13,21 @@ references = st.builds(Reference, generate_ns=times, prompt_ns=times)
 @given(references)
 def test_without_other_occasions_or_without_a_reference_the_pace_is_that_of_the_calibration(own):
     """Nothing is known, nothing changes."""
-    assert usual_prompt_pace(own, ()) == usual_prompt_pace(None, (own,)) == 1.0
-    assert usual_answer_pace(own, ()) == usual_answer_pace(None, (own,)) == 1.0
+    assert usual_pace(own, ()) == usual_pace(None, (own,)) == AS_IT_WAS
 
 
 @given(references, references)
 def test_two_paces_are_each_others_inverse(one, other):
-    """How much longer there than here is one over how much longer here than there."""
-    assert abs(prompt_pace(one, other) * prompt_pace(other, one) - 1) < 1e-9
+    """How much longer a prompt takes there than here is one over how much longer here than there."""
+    assert abs(pace(one, other).prompt * pace(other, one).prompt - 1) < 1e-9
 
 
 @given(references, st.floats(1.0, 100.0), st.integers(2, 9))
 def test_one_slow_occasion_among_many_is_not_the_usual_one(own, slower, others):
     """The median does not follow a single hour, not even the one of the calibration itself."""
     slow = Reference(generate_ns=own.generate_ns, prompt_ns=tuple(slower * each for each in own.prompt_ns))
-    assert usual_prompt_pace(own, (own,) * others + (slow,)) == 1.0
-    assert abs(usual_prompt_pace(slow, (own,) * others) * slower - 1) < 1e-6
+    assert usual_pace(own, (own,) * others + (slow,)).prompt == 1.0
+    assert abs(usual_pace(slow, (own,) * others).prompt * slower - 1) < 1e-6
 
 
 @given(references, st.floats(1.0, 100.0))
@@ -36,6 +35,6 @@ def test_answers_follow_the_reference_in_part(own, slower):
     """Slower than the calibration says, but less than the reference became."""
     steady = Reference(generate_ns=own.generate_ns[:1], prompt_ns=own.prompt_ns)
     slow = Reference(generate_ns=(slower * own.generate_ns[0],), prompt_ns=own.prompt_ns)
-    assert answer_pace(steady, steady) == 1.0
-    assert 1.0 <= answer_pace(slow, steady) <= slower
-    assert usual_answer_pace(steady, (steady, steady, slow)) == 1.0
+    assert pace(steady, steady) == AS_IT_WAS
+    assert 1.0 <= pace(slow, steady).generate <= slower
+    assert usual_pace(steady, (steady, steady, slow)) == AS_IT_WAS

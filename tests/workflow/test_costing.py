@@ -14,7 +14,7 @@ from planner.estimate.costs_speeds import graph_questions
 from planner.estimate.costs_table import Timing
 from planner.machine import load
 from planner.measure.calibration import Calibration, signature_of
-from planner.measure.pace import answer_pace
+from planner.measure.pace import pace
 from planner.types import measurement as kinds
 from planner.types.measurement import Conditions, Measurement, Reference, Spread
 from planner.types.settings import Settings
@@ -156,7 +156,7 @@ def test_speeds_are_told_at_the_usual_pace_of_the_machine(world, costing, layers
     table, known = costing[0], world[0]
     before = ask(world, table, *ABSENT)
     slow = Reference(generate_ns=(125.0,), prompt_ns=(60.0,))
-    slower = answer_pace(slow, Reference(generate_ns=(100.0,), prompt_ns=(50.0,)))
+    slower = pace(slow, Reference(generate_ns=(100.0,), prompt_ns=(50.0,))).generate
     run = measured(before.generate.tokens_per_s / slower, layers=layers, reference=slow)
     table.learn([(known.model(ABSENT[0]), known.quantization(ABSENT[1]), run)])
     after = ask(world, table, *ABSENT)

@@ -80,7 +80,8 @@ def read(done: Mapping[str, Any]) -> tuple[Point, ...]:
                 continue
             # A longer time is a lower speed: the ends of the interval change places.
             middle, short, long = told
-            samples = [ns for each in model["passes"] for ns in each["samples_ns"].get(test, ())]
+            passes = [*model["passes"], *model.get("again", ())]
+            samples = [ns for each in passes for ns in each["samples_ns"].get(test, ())]
             found.append(
                 Point(
                     model=name,

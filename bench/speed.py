@@ -15,21 +15,25 @@ is told at the pace that the references of the passes before it showed to be usu
 would have said without them stands beside it. The first pass knows of no other occasion; a calibration that is taken
 again afterwards knows of all.
 
+``--again`` adds short passes that calibrate nothing and time one sequence only: on a shared host a pass is off the
+others by more than a prediction may be, so few passes are no truth.
+
 Each result is written as soon as it is there, and a second run goes on where the first was cut off. The machine must
 have nothing else to do: the load is noted beside every result. ``bench/llama_bench.py`` holds this clock against the
 official program's.
 
     python bench/speed.py --output bench/results/speed.json [--only NAME,…] [--calibrations 5,15,30,55] [--passes 4]
-        [--predict-again 5,15,30,55] [--report]
+        [--again 4] [--predict-again 5,15,30,55] [--report]
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -64,8 +68,10 @@ DEEP_TOKENS = 8
 BATCH_TOKENS = 6
 REPETITIONS = 2
 ANSWERS = 4
-"""Of one sequence: they are short and scatter most. What scatters more is one pass against another (6 to 7 % in the
+"""Of one sequence: they are short and scatter most. What scatters more is one pass against another (6 to 8 % in the
 median), so a pass is short and there are several."""
+DEEP_ANSWERS = 3
+"""A single one was seen to take two and a half times what all later ones did."""
 COPY_BYTES = 256 << 20
 MOST_SECONDS = 600
 ATTEMPTS = 3
@@ -86,6 +92,8 @@ def main() -> int:
                 if options.predict_again:
                     _predict_again(session, number, options, done)
                 _pass(session, number, options, done)
+            for number in range(options.again):
+                _again(session, number, options, done)
     print(report(done))
     failed = failures(done)
     print("\n".join(failed) or "all claims hold")
@@ -100,6 +108,7 @@ def _options() -> argparse.Namespace:
         "--calibrations", type=lambda text: [int(each) for each in text.split(",")], default=[5, 15, 30, 55]
     )
     parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--again", type=int, default=0, help="after them, so many that only time one sequence")
     parser.add_argument(
         "--predict-again",
         type=lambda text: [int(each) for each in text.split(",")],
@@ -113,8 +122,7 @@ def _options() -> argparse.Namespace:
 
 def _pass(session: Session, number: int, options: argparse.Namespace, done: dict[str, Any]) -> None:
     """One calibration of each length, and some seconds of every model that this pass has not timed yet."""
-    wanted = [each for each in SUBJECTS if not options.only or each.name in options.only or each.model in options.only]
-    missing = [each for each in wanted if len(done["models"].get(each.name, {}).get("passes", ())) <= number]
+    missing = _missing(options, done, "passes", number)
     if not missing:
         return
     run = Run(session, _calibrations(session, number, options))
@@ -123,8 +131,28 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
         print(f"pass {number + 1}: {subject.name}", flush=True)
         row = done["models"].setdefault(subject.name, run.facts(subject) | {"passes": []})
         row["passes"].append(run.once(subject))
-        row["took_ns"] = _middles(row["passes"])
+        row["took_ns"] = _middles(row)
         _write(options.output, done)
+
+
+def _again(session: Session, number: int, options: argparse.Namespace, done: dict[str, Any]) -> None:
+    """One sequence of every model once more, for a truth that rests on more time."""
+    missing = _missing(options, done, "again", number)
+    if not missing:
+        return
+    run = Run(session, _calibrations(session, 0, options))
+    for subject in missing:
+        print(f"again {number + 1}: {subject.name}", flush=True)
+        row = done["models"][subject.name]
+        row.setdefault("again", []).append(run.again(subject))
+        row["took_ns"] = _middles(row)
+        _write(options.output, done)
+
+
+def _missing(options: argparse.Namespace, done: Mapping[str, Any], kind: str, number: int) -> list[Subject]:
+    """The subjects asked for that have not more than ``number`` entries of a kind."""
+    wanted = [each for each in SUBJECTS if not options.only or each.name in options.only or each.model in options.only]
+    return [each for each in wanted if len(done["models"].get(each.name, {}).get(kind, ())) <= number]
 
 
 def _predict_again(session: Session, number: int, options: argparse.Namespace, done: dict[str, Any]) -> None:
@@ -177,8 +205,9 @@ def _undisturbed(session: Session, seconds: float) -> Calibration:
     raise SystemExit(f"{ATTEMPTS} calibrations were disturbed: try again on a quiet machine")
 
 
-def _middles(passes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _middles(row: Mapping[str, Any]) -> dict[str, float]:
     """The median over all samples of all passes, by test."""
+    passes = [*row["passes"], *row.get("again", ())]
     tests = dict.fromkeys(test for each in passes for test in each["samples_ns"])
     return {test: median(ns for each in passes for ns in each["samples_ns"].get(test, ())) for test in tests}
 
@@ -245,23 +274,13 @@ class Run:
 
     def once(self, subject: Subject) -> dict[str, Any]:
         """The tests of one pass: samples, what each calibration said, and the state of the machine."""
-        layout = self._layout(subject)
-        size = weights_bytes(layout)
         begin = time.monotonic()
-
-        def child(env: Mapping[str, str]) -> EngineChild:
-            return EngineChild(self._session.engine_python, env=env)
-
-        with tempfile.TemporaryDirectory() as folder, Bench(child) as bench:
-            path = Path(folder) / "phantom.gguf"
-            routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
-            write_phantom(path, layout, random_seed=1 if routed else None, random_only=RANDOM_FOR_ROUTING)
-            bench.open_file(path, self._settings, "alone", size_bytes=size)
+        with self._opened(subject) as (bench, path, size_bytes):
             reference = ReferenceRuns(bench, self._reference, self._settings)
             samples = _alone(bench, subject, reference)
             # One after the other: repacked weights are a copy of the file for each.
             bench.close(["alone"])
-            bench.open_file(path, _together(self._settings, max(SEQUENCES)), "together", size_bytes=size)
+            bench.open_file(path, _together(self._settings, max(SEQUENCES)), "together", size_bytes=size_bytes)
             samples |= _together_timed(bench, reference)
         return {
             "samples_ns": samples,
@@ -271,6 +290,28 @@ class Run:
             "seconds": round(time.monotonic() - begin, 1),
             "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def again(self, subject: Subject) -> dict[str, Any]:
+        """The tests of one sequence, and nothing else."""
+        with self._opened(subject) as (bench, _path, _size_bytes):
+            samples = _alone(bench, subject, ReferenceRuns(bench, self._reference, self._settings))
+        return {"samples_ns": samples, "taken_at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+    @contextlib.contextmanager
+    def _opened(self, subject: Subject) -> Iterator[tuple[Bench, Path, int]]:
+        """The phantom of a subject, open as ``alone``; where it lies, and how large it is."""
+        layout = self._layout(subject)
+        size_bytes = weights_bytes(layout)
+
+        def child(env: Mapping[str, str]) -> EngineChild:
+            return EngineChild(self._session.engine_python, env=env)
+
+        with tempfile.TemporaryDirectory() as folder, Bench(child) as bench:
+            path = Path(folder) / "phantom.gguf"
+            routed = any("ffn_gate_inp" in tensor.name for tensor in layout.tensors)
+            write_phantom(path, layout, random_seed=1 if routed else None, random_only=RANDOM_FOR_ROUTING)
+            bench.open_file(path, self._settings, "alone", size_bytes=size_bytes)
+            yield bench, path, size_bytes
 
     def _layout(self, subject: Subject) -> Layout:
         known = self._session.sources.catalogue
@@ -313,7 +354,7 @@ def _alone(bench: Bench, subject: Subject, reference: ReferenceRuns) -> dict[str
     """Decode at the start and at depth, and a prompt, in turns, after a prompt and an answer that do not count."""
     tests = {"tg": (Test(kind="generate", tokens=TOKENS), ANSWERS)}
     if subject.deep:
-        tests[f"tg@{DEPTH}"] = (Test(kind="generate", tokens=DEEP_TOKENS, depth=DEPTH), 1)
+        tests[f"tg@{DEPTH}"] = (Test(kind="generate", tokens=DEEP_TOKENS, depth=DEPTH), DEEP_ANSWERS)
     tests["pp512"] = (Test(kind="prompt", tokens=512), 1)
     bench.run("alone", Test(kind="prompt", tokens=64), tokens=64, deadline_s=MOST_SECONDS)
     bench.run("alone", tests["tg"][0], tokens=TOKENS, deadline_s=MOST_SECONDS)

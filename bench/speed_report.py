@@ -55,7 +55,8 @@ def between_passes(done: Mapping[str, Any], test: str) -> Rows:
         for key in model["took_ns"]:
             if key != test and not (test == "batch" and key.startswith("x")):
                 continue
-            samples = [each["samples_ns"][key] for each in model["passes"] if each["samples_ns"].get(key)]
+            passes = [*model["passes"], *model.get("again", ())]
+            samples = [each["samples_ns"][key] for each in passes if each["samples_ns"].get(key)]
             for number, own in enumerate(samples):
                 others = [ns for place, each in enumerate(samples) if place != number for ns in each]
                 if others:

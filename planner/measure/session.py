@@ -74,9 +74,9 @@ class MeasuringSession:
         return None if found is None else msgspec.structs.replace(found, model=subject.model)
 
     def threads(
-        self, subject: Subject, settings: Settings, *, usable_threads: int, budget_s: float = 10.0
+        self, subject: Subject, settings: Settings, *, trial: Subject, usable_threads: int, budget_s: float = 10.0
     ) -> ThreadChoice:
-        """The threads that were kept, or those of a new trial (see :func:`choose_threads`); one for each session.
+        """The threads that were kept, or those of a new trial of ``trial`` (:func:`choose_threads`); one a session.
 
         What this very model was tuned to comes first. A choice that is not trusted is this session's alone: the next
         one tries again, and measures again if it finds otherwise.
@@ -87,7 +87,7 @@ class MeasuringSession:
             return known
         self._choice = choose_threads(
             self._opened(),
-            subject,
+            trial,
             settings,
             usable_threads=usable_threads,
             store=self._store,

@@ -26,7 +26,7 @@ from planner.types.settings import Settings
 from planner.workflow.costing import signature_here
 from planner.workflow.inspection import remembered
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, last_level_cache_bytes, subject_of, untried
+from planner.workflow.timing import Progress, last_level_cache_bytes, trial_of, untried
 
 __all__ = ["calibrate", "calibrate_session", "graph_of"]
 
@@ -35,7 +35,6 @@ _BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 12.0, "full": 55.0
 _TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 4.0, "full": 9.0}
 """For finding out how many threads and how they should wait, where no earlier trial has: nine seconds see every race to
 its end on two cores, and what was not raced to its end is not taken."""
-_TRIAL_MODEL, _TRIAL_QUANTIZATION = "qwen3-0.6b", "Q8_0"
 _WAIT_S = 5.0
 _LEAST_S = 3.0
 """Of timing, whatever the trial of threads took."""
@@ -124,9 +123,7 @@ def _settings(session: Session, bench: Bench, threads: int | None, *, trial_s: f
     if threads is not None:
         choice = kept_choice(store, usable) or untried(session.machine)
         return msgspec.structs.replace(choice.applied(settings), threads=threads, threads_batch=threads)
-    known = session.sources.catalogue
-    subject = subject_of(session, known.model(_TRIAL_MODEL), known.quantization(_TRIAL_QUANTIZATION), ())
-    choice = choose_threads(bench, subject, settings, usable_threads=usable, store=store, budget_s=trial_s)
+    choice = choose_threads(bench, trial_of(session), settings, usable_threads=usable, store=store, budget_s=trial_s)
     return choice.applied(settings)
 
 

@@ -30,7 +30,7 @@ from planner.workflow.requests import (
     subject_in,
 )
 from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, reference_of, subject_of
+from planner.workflow.timing import Progress, reference_of, subject_of, trial_of
 
 __all__ = ["measure", "own_file"]
 
@@ -138,7 +138,8 @@ def _timed(
     ) as measuring:
         if request.threads is None:
             usable = session.machine.cpu.usable_threads
-            choice = measuring.threads(subject, settings, usable_threads=usable, budget_s=_THREADS_S)
+            trial = trial_of(session, subject)
+            choice = measuring.threads(subject, settings, trial=trial, usable_threads=usable, budget_s=_THREADS_S)
             settings = choice.applied(settings)
         wanted = tests or default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
         measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort], whole_tests=bool(tests))

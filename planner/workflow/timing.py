@@ -33,6 +33,7 @@ __all__ = [
     "reference_of",
     "subject_of",
     "time_leaders",
+    "trial_of",
     "untried",
 ]
 
@@ -58,6 +59,7 @@ _BUDGETS: dict[Effort, _Budget] = {
 _LEAST_USEFUL_S = 6.0
 _HOST, _GPUS = ("cpu", "accel"), ("gpu", "igpu")
 _SMALLEST_CACHE_BYTES = 8 << 20
+_TRIAL_MODEL, _TRIAL_QUANTIZATION = "qwen3-0.6b", "Q8_0"
 _ABOUT_EQUAL = 0.96
 """A timed candidate is preferred to a predicted one of up to 4 % more score, which is within the doubt of an index."""
 _MOST_SET_ASIDE = 8
@@ -153,8 +155,9 @@ class _Rounds:
     def _timed(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
         subject = subject_of(self._session, *_named(self._session, leader), leader.memory)
         usable = self._session.machine.cpu.usable_threads
+        trial = trial_of(self._session, subject)
         self.threads = measuring.threads(
-            subject, leader.settings, usable_threads=usable, budget_s=self._budget.threads_s
+            subject, leader.settings, trial=trial, usable_threads=usable, budget_s=self._budget.threads_s
         )
         settings = self.threads.applied(leader.settings)
         tests = default_tests(settings.context_tokens // settings.parallel, quick=self._effort == "quick")
@@ -243,6 +246,18 @@ def reference_of(session: Session) -> Callable[[], Layout] | None:
         return None
     known, cache_bytes = session.sources.catalogue, last_level_cache_bytes(session.machine)
     return lambda: reference_layout(known, cache_bytes=cache_bytes)
+
+
+def trial_of(session: Session, subject: Subject | None = None) -> Subject:
+    """What races for threads and their waiting: a small model, for what is found holds for all models of this machine.
+
+    A few layers of a large one take so long that a race ends undecided, and the plan then waited passively, half as
+    fast. With a GPU it is ``subject`` itself: what is left to the CPU is another part of each model.
+    """
+    if subject is not None and session.oracle.has_gpu:
+        return subject
+    known = session.sources.catalogue
+    return subject_of(session, known.model(_TRIAL_MODEL), known.quantization(_TRIAL_QUANTIZATION), ())
 
 
 def subject_of(

@@ -215,8 +215,8 @@ def test_a_session_tries_threads_once(
     monkeypatch.setenv("PLANNER_LOCK_FILE", str(tmp_path / "lock"))
     store = MeasurementStore("m", "b", folder=tmp_path / "store")
     with MeasuringSession(lambda env: EngineChild(env=env), store, folder=tmp_path) as session:
-        first = session.threads(subject, settings, usable_threads=2, budget_s=1.0)
-        assert session.threads(subject, settings, usable_threads=2, budget_s=1.0) is first
+        first = session.threads(subject, settings, trial=subject, usable_threads=2, budget_s=1.0)
+        assert session.threads(subject, settings, trial=subject, usable_threads=2, budget_s=1.0) is first
         assert kept_choice(store, 2) == (first if first.trusted else None)
 
 

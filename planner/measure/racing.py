@@ -140,6 +140,19 @@ class Found(NamedTuple, Generic[S]):
         """Whether another setup than the defaults won, and won again at the end."""
         return self.last is not None and self.last.accepted
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the time ended before every setting had its race, and every race its end."""
+        ended = [_ended(raced, _MOST) for raced in self.races]
+        return (
+            bool(self.not_tried) or not all(ended) or (self.last is not None and not _ended(self.last, _MOST_AT_LAST))
+        )
+
+
+def _ended(raced: Raced[S], most: int) -> bool:
+    """Whether a race ended by itself: decided, or still open after as many pairs as there may be."""
+    return raced.outcome != "undecided" or len(raced.total) >= most
+
 
 def judge(logs: Sequence[float], *, seen: "Scatter | None" = None, gain: float = GAIN) -> Verdict:
     """What pairs say so far of a challenger: ``logs`` are logarithms of its time ÷ the anchor's.

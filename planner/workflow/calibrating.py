@@ -32,7 +32,7 @@ __all__ = ["calibrate", "calibrate_session", "graph_of"]
 
 _BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 12.0, "full": 55.0}
 """With the trial of threads; with the engine's start and the last test a calibration ends within 15 and 60 s."""
-_TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 4.0, "full": 9.0}
+_TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 5.0, "full": 9.0}
 """For finding out how many threads and how they should wait, where no earlier trial has: nine seconds see every race to
 its end on two cores, and what was not raced to its end is not taken."""
 _WAIT_S = 5.0

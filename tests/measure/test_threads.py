@@ -1,6 +1,9 @@
 """The trial of threads is one race of the racing core, on a slice that holds every frequent kind of layer."""
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner import catalogue
 from planner.measure.racing import search
@@ -70,6 +73,18 @@ def test_a_trial_without_time_is_not_trusted():
         Given(1.9, 0.7), SAFE, thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN), _TYPICAL, budget_s=0.0
     )
     assert not _choice(found).trusted
+
+
+@given(one=st.floats(0.5, 2.0), active=st.floats(0.5, 2.0), budget_s=st.floats(0.0, 30.0))
+def test_what_is_trusted_is_what_all_the_time_in_the_world_would_have_found(one, active, budget_s):
+    """A race, or the winner's last one, that the time ended is no reason to keep a choice for good."""
+    changes = tuple(thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN))
+    short, whole = (
+        _choice(search(Given(one, active), SAFE, changes, _TYPICAL, budget_s=each)) for each in (budget_s, 1e6)
+    )
+    assert whole.trusted
+    found, wanted = (msgspec.structs.replace(each, basis="", trusted=True) for each in (short, whole))
+    assert found == wanted or not short.trusted
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 import msgspec
 import pytest
 
-from planner import workflow
+from planner import catalogue, workflow
+from planner.measure.racing_bench import trial_layout
+from planner.measure.slices import weights_bytes
 from planner.types.plan import Goal
+from planner.workflow.session import open_session
+from planner.workflow.timing import subject_of, trial_of
 
 pytestmark = pytest.mark.engine
 
@@ -41,6 +45,16 @@ def test_a_measured_plan_says_so_and_is_not_measured_twice(tmp_path):
     assert second.measurements == first.measurements
     unmeasured = workflow.plan(goal, measure="none")
     assert unmeasured.chosen.speed.generate == speed
+
+
+@pytest.mark.parametrize(("model", "quantization"), [("qwen3.6-35b-a3b", "Q4_K_M"), ("qwen3-8b", "Q4_K_M")])
+def test_threads_race_on_a_small_model_whichever_leads(model, quantization):
+    """Slices of a large one took so long that races stayed undecided and plans waited passively, half as fast."""
+    with open_session(catalogue.load(), None, None) as session:
+        known = session.sources.catalogue
+        leader = subject_of(session, known.model(model), known.quantization(quantization), ())
+        racing = trial_of(session, leader)
+        assert racing is leader if session.oracle.has_gpu else weights_bytes(trial_layout(racing)) < 500 << 20
 
 
 def test_a_measurement_of_one_model_calibrates_the_others():

@@ -73,4 +73,7 @@ def test_a_plan_takes_the_threads_that_the_model_was_tuned_to(tmp_path):
                 usable_bytes=0,
                 cache_bytes=0,
             )
-            assert session.threads(subject, Settings(context_tokens=64), trial=subject, usable_threads=2).threads == threads
+            assert (
+                session.threads(subject, Settings(context_tokens=64), trial=subject, usable_threads=2).threads
+                == threads
+            )

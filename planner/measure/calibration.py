@@ -22,9 +22,10 @@ from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
 from planner.measure.calibration_rounds import ProbeRun, timed_rounds
 from planner.measure.conditions import Watch
+from planner.measure.pace import AS_IT_WAS, pace
 from planner.measure.reference import Glance, ReferenceRuns
 from planner.measure.slices import weights_bytes
-from planner.measure.statistics import TYPICAL_SHARE, quantile, robust_deviation
+from planner.measure.statistics import robust_deviation
 from planner.types import Report
 from planner.types.measurement import Conditions, Reference
 from planner.types.settings import FlashAttention, Settings
@@ -249,12 +250,16 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
 
 
 def _timings(visits: Sequence[_Visit], near: Near) -> list[Timing]:
-    """Each test with its runs of all visits."""
+    """Each test with its runs of all visits, as they would have been at the pace of the whole calibration."""
+    usual = _told([each for visit in visits for each in visit.glances])
     found: dict[str, tuple[ProbeRun, Graph]] = {}
     for visit in visits:
+        then = _told(visit.glances)
+        was = AS_IT_WAS if usual is None or then is None else pace(then, usual)
         for run, graph in zip(visit.runs, visit.graphs, strict=True):
             known, _ = found.setdefault(f"{run.probe.label} {run.test.label}", (run._replace(took_ns=[]), graph))
-            known.took_ns.extend(run.took_ns)
+            slower = was.prompt if run.test.kind == "prompt" else was.generate
+            known.took_ns.extend(ns / slower for ns in run.took_ns)
     return [_timing(run, graph, near) for run, graph in found.values()]
 
 
@@ -325,7 +330,7 @@ def _visit(
 
 def _timing(run: ProbeRun, graph: Graph, near: Near) -> Timing:
     samples = run.took_ns
-    typical = quantile(samples, TYPICAL_SHARE)
+    typical = median(samples)
     # A few repetitions agree by chance more often than a machine is as steady as that.
     spread = max(_ONE_DOUBT, robust_deviation(samples) / typical if len(samples) > _AT_LEAST else 0.0)
     written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0

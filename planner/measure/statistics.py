@@ -17,7 +17,6 @@ __all__ = [
     "MAX_SLOPE",
     "MAX_WARM_UPS",
     "NORMAL_MAD",
-    "TYPICAL_SHARE",
     "disturbances",
     "drifts",
     "is_warm",
@@ -33,9 +32,6 @@ __all__ = [
     "student_quantile",
     "theil_sen_slope",
 ]
-
-TYPICAL_SHARE = 0.35
-"""The time that a calibration counts lies a little below the median: what disturbs a run only ever adds to it."""
 
 NOISY_MAD = 0.05
 """From this share of the median on a run is called noisy; pyperf warns at a deviation of 10 % of the mean, and

@@ -154,7 +154,7 @@ def _measured(
             timed.append(check)
             most = max(filter(None, (most, _held(running))), default=None)
         conditions = watch.finish()
-    checks += memory_checks(chosen, kind=running.kind, loaded_bytes=loaded, most_bytes=most)
+    checks += memory_checks(chosen, kind=running.kind, started=running.started, loaded_bytes=loaded, most_bytes=most)
     return _Measured(checks + timed, speeds.timings, loaded, most, conditions)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
+from msgspec import structs
 
 from planner.types.plan import Candidate, DeviceMemory
 from planner.types.serving import ServerKind
@@ -37,17 +38,21 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def memory_checks(
-    chosen: Candidate, *, kind: ServerKind | None, loaded_bytes: int | None, most_bytes: int | None
+    chosen: Candidate, *, kind: ServerKind | None, started: bool, loaded_bytes: int | None, most_bytes: int | None
 ) -> Iterator[Check]:
     """The held bytes beside the plan's promise for RAM, made for the process of llama-server.
 
     After the first answer nothing is saved yet, so the promise is that without what a server may keep of earlier
-    prompts.
+    prompts. Only a server that was ``started`` for this is known to have answered nobody before.
     """
     host = [row for row in chosen.memory if row.device == "CPU" or row.device.startswith("Host")] or list(chosen.memory)
     own = PYTHON_SERVER_BYTES if kind == "llama-cpp-python" else 0
     whole, kept = sum(row.total_bytes for row in host) + own, sum(row.server_bytes for row in host)
-    yield _check("resident-loaded", whole - kept, loaded_bytes, "after the first answer")
+    loaded = _check("resident-loaded", whole - kept, loaded_bytes, "after the first answer")
+    if kept and not started and loaded.status == "missed":
+        text = "it ran before, and may keep earlier prompts"
+        loaded = structs.replace(loaded, status="unknown", text=text, place=None)
+    yield loaded
     yield _check("resident", whole, most_bytes, "the most, after every kind of request")
     for row in chosen.memory:
         if row not in host:

@@ -15,6 +15,7 @@ from planner.apply.serve_weights import Weights
 from planner.apply.verify import VerifyRequest, verify
 from planner.apply.verify_file import file_checks
 from planner.apply.verify_machine import machine_checks
+from planner.apply.verify_memory import memory_checks
 from planner.apply.verify_speed import judge, promise_at
 from planner.catalogue import load
 from planner.engine.byte_vocabulary import with_byte_vocabulary
@@ -84,6 +85,23 @@ def test_a_broken_promise_ends_with_eleven(make_plan, tiny_weights, tmp_path):
     assert {case.get("name") for case in root.iter("testcase") if case.find("failure") is not None} == missed
     assert int(root.get("failures", "")) == 3
     assert int(root.get("tests", "")) == len(report.checks)
+
+
+@pytest.mark.parametrize(
+    ("started", "kept_mib", "status"),
+    [(True, 100, "missed"), (True, 0, "missed"), (False, 100, "unknown"), (False, 0, "missed")],
+)
+def test_a_server_that_answered_before_may_hold_earlier_prompts(make_plan, started, kept_mib, status):
+    """What it holds beyond its weights is a broken promise only where it can be nothing else; the whole always is."""
+    chosen = read_plan(make_plan(total_bytes=600 << 20)).chosen
+    rows = tuple(msgspec.structs.replace(row, server_bytes=kept_mib << 20) for row in chosen.memory)
+    chosen = msgspec.structs.replace(chosen, memory=rows)
+    above = (601 - kept_mib) << 20
+    loaded, most = memory_checks(chosen, kind="llama-server", started=started, loaded_bytes=above, most_bytes=601 << 20)
+    assert (loaded.status, most.status) == (status, "missed")
+    assert loaded.found == gib(above)
+    inside, _ = memory_checks(chosen, kind="llama-server", started=started, loaded_bytes=1, most_bytes=1)
+    assert inside.status == "met"
 
 
 @pytest.mark.engine

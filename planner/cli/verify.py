@@ -31,7 +31,7 @@ __all__ = ["command"]
 @deadline_option("a server that is started")
 @log_option
 @click.option("--phantom", is_flag=True, help="Verify random weights of the planned model: a test without a download.")
-@click.option("--quick", is_flag=True, help="Fewer repetitions, shallower prompts, no hash: a minute at most.")
+@click.option("--quick", is_flag=True, help="Fewer repetitions, shallower prompts, no hash: a minute or two.")
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Also write JUnit XML to FILE.")
 @engine_option
 @json_option

@@ -54,7 +54,7 @@ class _Budget(NamedTuple):
 # A default run ends within 120 s and a quick one within 30 s on two cores, detection, search and start included.
 _BUDGETS: dict[Effort, _Budget] = {
     "full": _Budget(total_s=100.0, threads_s=12.0, candidate_s=40.0, candidates=3),
-    "quick": _Budget(total_s=21.0, threads_s=8.0, candidate_s=15.0, candidates=2),
+    "quick": _Budget(total_s=19.0, threads_s=8.0, candidate_s=15.0, candidates=2),
 }
 _LEAST_USEFUL_S = 6.0
 _HOST, _GPUS = ("cpu", "accel"), ("gpu", "igpu")

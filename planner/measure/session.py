@@ -16,7 +16,7 @@ from planner.measure.bench import Bench, OpenChild, Progress, no_progress
 from planner.measure.lock import measurement_lock
 from planner.measure.store import Effort, MeasurementStore, Question
 from planner.measure.suite import Subject, measure_candidate
-from planner.measure.threads import ThreadChoice, choose_threads, kept_choice, tuned_fact
+from planner.measure.threads import KnownThreads, ThreadChoice, choose_threads
 from planner.types.measurement import Measurement, Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
@@ -54,7 +54,6 @@ class MeasuringSession:
         self._reference = reference
         self._resources = contextlib.ExitStack()
         self._bench: Bench | None = None
-        self._choice: ThreadChoice | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,27 +73,26 @@ class MeasuringSession:
         return None if found is None else msgspec.structs.replace(found, model=subject.model)
 
     def threads(
-        self, subject: Subject, settings: Settings, *, trial: Subject, usable_threads: int, budget_s: float = 10.0
+        self, subject: Subject, settings: Settings, *, trial: Subject, known: KnownThreads, budget_s: float = 10.0
     ) -> ThreadChoice:
-        """The threads that were kept, or those of a new trial of ``trial`` (:func:`choose_threads`); one a session.
+        """The ``known`` threads, or those of a new trial of ``trial`` (:func:`choose_threads`), told to ``known``.
 
-        What this very model was tuned to comes first. A choice that is not trusted is this session's alone: the next
-        one tries again, and measures again if it finds otherwise.
+        A choice that is not trusted is this run's alone: the next one tries again, and measures again if it finds
+        otherwise.
         """
-        tuned = kept_choice(self._store, usable_threads, fact=tuned_fact(subject.shape_key, subject.quantization))
-        known = tuned or self._choice or kept_choice(self._store, usable_threads)
-        if known is not None:
-            return known
-        self._choice = choose_threads(
+        found = known.known(subject.shape_key, subject.quantization)
+        if found is not None:
+            return found
+        known.trial = choose_threads(
             self._opened(),
             trial,
             settings,
-            usable_threads=usable_threads,
+            usable_threads=known.usable_threads,
             store=self._store,
             budget_s=budget_s,
             progress=self._progress,
         )
-        return self._choice
+        return known.trial
 
     def measure(
         self,

@@ -22,7 +22,7 @@ from planner.types import Report
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
-__all__ = ["FACT", "ThreadChoice", "choose_threads", "kept_choice", "tuned_fact"]
+__all__ = ["FACT", "KnownThreads", "ThreadChoice", "choose_threads", "kept_choice", "tuned_fact"]
 
 Waiting = Literal["passive", "active"]
 
@@ -49,6 +49,10 @@ class ThreadChoice(Report, frozen=True, kw_only=True):
             settings, threads=self.threads, threads_batch=self.threads_batch, openmp_wait=self.openmp_wait
         )
 
+    def is_of(self, settings: Settings) -> bool:
+        """Whether ``settings`` run with this choice."""
+        return self.applied(settings) == settings
+
 
 def kept_choice(store: MeasurementStore, usable_threads: int, *, fact: str = FACT) -> ThreadChoice | None:
     """The choice of an earlier trial on this machine and engine build, trusted and within the threads we may use.
@@ -64,6 +68,44 @@ def kept_choice(store: MeasurementStore, usable_threads: int, *, fact: str = FAC
 def tuned_fact(shape_key: str, quantization: str) -> str:
     """The name under which the threads that ``planner tune`` found for one model are kept."""
     return f"{FACT}-{hashlib.sha256(f'{shape_key} {quantization}'.encode()).hexdigest()[:16]}"
+
+
+class KnownThreads:
+    """The threads each model runs with: what it was tuned to, else what a trial found, else all usable ones.
+
+    The mistake it prevents: a speed that was measured with some threads, or some waiting, told of a plan with others.
+    Without a ``store`` nothing was tried; ``asked_threads`` is what somebody named, and only the waiting is looked up.
+    """
+
+    def __init__(
+        self, usable_threads: int, store: MeasurementStore | None = None, *, asked_threads: int | None = None
+    ) -> None:
+        self.usable_threads = max(1, usable_threads)
+        self.trial: ThreadChoice | None = None
+        """What this run's own trial found: where it is not trusted, nobody else gets it."""
+        self._store = store
+        self._asked_threads = asked_threads
+
+    def known(self, shape_key: str, quantization: str) -> ThreadChoice | None:
+        """What was found for this model or on this machine; ``None`` before a trial."""
+        kept = None
+        if self._store is not None:
+            kept = kept_choice(self._store, self.usable_threads, fact=tuned_fact(shape_key, quantization))
+            kept = kept or self.trial or kept_choice(self._store, self.usable_threads)
+        return kept or self.trial
+
+    def of(self, shape_key: str, quantization: str) -> ThreadChoice:
+        """The same, or the safe threads, which wait passively, before a trial."""
+        found = self.known(shape_key, quantization) or ThreadChoice(
+            threads=self.usable_threads,
+            threads_batch=self.usable_threads,
+            openmp_wait="passive",
+            basis="all usable threads, passive waiting",
+            trusted=False,
+        )
+        if self._asked_threads is None:
+            return found
+        return msgspec.structs.replace(found, threads=self._asked_threads, threads_batch=self._asked_threads)
 
 
 def choose_threads(

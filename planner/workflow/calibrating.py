@@ -24,9 +24,8 @@ from planner.types.measurement import Test
 from planner.types.model import Quantization
 from planner.types.settings import Settings
 from planner.workflow.costing import signature_here
-from planner.workflow.inspection import remembered
-from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, last_level_cache_bytes, trial_of, untried
+from planner.workflow.session import Session, open_session, remembered
+from planner.workflow.timing import Progress, last_level_cache_bytes, trial_of
 
 __all__ = ["calibrate", "calibrate_session", "graph_of"]
 
@@ -121,8 +120,9 @@ def _settings(session: Session, bench: Bench, threads: int | None, *, trial_s: f
     store = remembered(session)
     settings = Settings(context_tokens=1024, threads=usable, threads_batch=usable)
     if threads is not None:
-        choice = kept_choice(store, usable) or untried(session.machine)
-        return msgspec.structs.replace(choice.applied(settings), threads=threads, threads_batch=threads)
+        kept = kept_choice(store, usable)
+        waiting = "passive" if kept is None else kept.openmp_wait
+        return msgspec.structs.replace(settings, threads=threads, threads_batch=threads, openmp_wait=waiting)
     choice = choose_threads(bench, trial_of(session), settings, usable_threads=usable, store=store, budget_s=trial_s)
     return choice.applied(settings)
 

@@ -17,13 +17,12 @@ from planner.estimate.costs import amounts
 from planner.estimate.costs_speeds import alone, graph_questions, speeds_from_costs
 from planner.measure.calibration import FACT, Calibration, Signature, signature_of
 from planner.measure.pace import pace, usual_pace
-from planner.measure.store import MeasurementStore
 from planner.measure.threads import kept_choice
 from planner.types.measurement import Measurement, Reference, TestResult
 from planner.types.model import Model, Quantization
 from planner.types.plan import Speed, Speeds
 from planner.types.settings import Settings
-from planner.workflow.session import Session
+from planner.workflow.session import Session, remembered
 from planner.workflow.sources import Sources
 
 __all__ = ["Costing", "kept_costing", "signature_here"]
@@ -48,7 +47,7 @@ def kept_costing(session: Session) -> "Costing | None":
     """The calibration of this machine and engine build, ready to predict; ``None`` where there is none that holds."""
     if not session.local or session.oracle.has_gpu:
         return None
-    store = MeasurementStore(machine.machine_key(session.machine), session.oracle.system().build)
+    store = remembered(session)
     found = store.find_fact(FACT, Calibration)
     if found is None:
         return None

@@ -16,6 +16,7 @@ from planner.estimate.rows import with_extras
 from planner.estimate.speed import Calibration, TimedRun, calibrate, kernel_of
 from planner.estimate.stages import active_bytes, predicted_speeds, structure_of
 from planner.measure.difference import machine_scatter
+from planner.measure.threads import KnownThreads
 from planner.types.estimate import Estimate, LayerSize, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Measurement, TestResult
@@ -37,7 +38,8 @@ class CandidateEstimator:
     """Memory and speed of candidates on one machine; learns from measurements (:meth:`learn`).
 
     With ``costing``, a calibration of this machine's CPU, speeds come from it; of what does not fit only
-    ``if_memory``.
+    ``if_memory``. Of measurements only those count that ran as their model would now, by ``threads``: waiting otherwise
+    may take three times as long.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class CandidateEstimator:
         companions: Companions | None = None,
         *,
         costing: Costing | None = None,
+        threads: KnownThreads | None = None,
         if_memory: bool = False,
     ) -> None:
         self._oracle = oracle
@@ -55,6 +58,7 @@ class CandidateEstimator:
         self._sources = sources
         self._machine = machine
         self._costing = costing
+        self._threads = threads
         self._if_memory = if_memory
         self._process_bytes = oracle.system().process_bytes or _PROCESS_BYTES
         self._measured: dict[tuple[str, str, str], list[Measurement]] = {}
@@ -119,13 +123,14 @@ class CandidateEstimator:
             # One that is kept and asked for again is still one run, not two that agree.
             if all(each.results != measurement.results for each in found):
                 found.append(measurement)
-        known = [each for found in self._measured.values() for each in found]
+        every = [(key, each) for key, found in self._measured.items() for each in found]
+        known = [each for key, each in every if self._runs_so(key, each)]
         runs = [(run, not each.conditions.disturbed) for each in known if (run := self._timed_run(each))]
         told = {(kernel_of(run.quantization), run.structure) for run, sound in runs if sound}
         used = [run for run, sound in runs if sound or (kernel_of(run.quantization), run.structure) not in told]
         self._calibrations = calibrate(sorted(used, key=lambda run: run.label))
         if self._costing is not None:
-            self._costing.learn([(*named, each) for each in known if (named := self._known(each))])
+            self._costing.learn([(*named, each) for _, each in every if (named := self._known(each))])
 
     def flush(self) -> None:
         """Keep what the engine showed of its graphs."""
@@ -179,12 +184,16 @@ class CandidateEstimator:
             predicted = predicted_speeds(
                 self._machine, model, quantization.name, settings, weights, cache_bytes, self._calibrations
             )
-        found = self._measured.get(
-            (self._sources.shape_key(model, quantization), quantization.name, _variant(settings)), []
-        )
-        for measurement in found:
+        key = (self._sources.shape_key(model, quantization), quantization.name, _variant(settings))
+        alike = [each for each in self._measured.get(key, ()) if self._runs_so(key, each)]
+        for measurement in sorted(alike, key=lambda each: each.taken_at):
             predicted = _with_measured(predicted, measurement, settings)
         return predicted
+
+    def _runs_so(self, key: tuple[str, str, str], measurement: Measurement) -> bool:
+        """Whether a measurement ran with the threads, and the waiting, that its model would run with now."""
+        shape_key, quantization, _ = key
+        return self._threads is None or self._threads.of(shape_key, quantization).is_of(measurement.settings)
 
     def _known(self, measurement: Measurement) -> tuple[Model, Quantization] | None:
         """The model and quantization of a measurement, where this run knows them."""

@@ -10,7 +10,6 @@ from planner.engine.holdings import holdings
 from planner.engine.oracle import Oracle
 from planner.errors import EngineDiedError, EngineError, EngineMissingError
 from planner.estimate.explain import explain as taken_apart
-from planner.measure.store import MeasurementStore
 from planner.types.estimate import Refusal
 from planner.types.explanation import Explanation
 from planner.types.machine import Machine
@@ -20,9 +19,17 @@ from planner.workflow.costing import kept_costing
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.requests import EstimateRequest, companions_in, named_files, requested_settings, subject_in
-from planner.workflow.session import Session, described_engine, models_folder, open_session, the_machine
+from planner.workflow.session import (
+    Session,
+    described_engine,
+    models_folder,
+    open_session,
+    remembered,
+    the_machine,
+    threads_here,
+)
 
-__all__ = ["capture", "detect", "estimate", "explain", "models", "remembered"]
+__all__ = ["capture", "detect", "estimate", "explain", "models"]
 
 
 def detect(
@@ -86,7 +93,13 @@ def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model,
     companions = companions_in(session, request)
     costing = kept_costing(session)
     estimator = CandidateEstimator(
-        session.oracle, session.sources, session.machine, companions, costing=costing, if_memory=request.if_memory
+        session.oracle,
+        session.sources,
+        session.machine,
+        companions,
+        costing=costing,
+        threads=threads_here(session, asked_threads=request.threads),
+        if_memory=request.if_memory,
     )
     estimator.learn(remembered(session).all() if session.local else ())
     answer = estimator(model, quantization, settings)
@@ -121,11 +134,6 @@ def _estimated(session: Session, request: EstimateRequest, subject: tuple[Model,
             *(Reason(code="engine-changed", text=warning) for warning in drift_warnings(session)),
         ),
     )
-
-
-def remembered(session: Session) -> MeasurementStore:
-    """The measurements of this machine with this engine build."""
-    return MeasurementStore(machine.machine_key(session.machine), session.oracle.system().build)
 
 
 def _matched(found: Machine, oracle: Oracle) -> Machine:

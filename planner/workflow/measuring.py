@@ -21,7 +21,6 @@ from planner.types.measurement import Measurement, Test
 from planner.types.settings import Settings
 from planner.workflow.estimator import CandidateEstimator
 from planner.workflow.foreign import run_llama_bench
-from planner.workflow.inspection import remembered
 from planner.workflow.requests import (
     DEFAULT_CONTEXT_TOKENS,
     EstimateRequest,
@@ -29,7 +28,7 @@ from planner.workflow.requests import (
     requested_settings,
     subject_in,
 )
-from planner.workflow.session import Session, open_session
+from planner.workflow.session import Session, open_session, remembered, threads_here
 from planner.workflow.timing import Progress, reference_of, subject_of, trial_of
 
 __all__ = ["measure", "own_file"]
@@ -137,9 +136,8 @@ def _timed(
         reference=reference_of(session),
     ) as measuring:
         if request.threads is None:
-            usable = session.machine.cpu.usable_threads
             trial = trial_of(session, subject)
-            choice = measuring.threads(subject, settings, trial=trial, usable_threads=usable, budget_s=_THREADS_S)
+            choice = measuring.threads(subject, settings, trial=trial, known=threads_here(session), budget_s=_THREADS_S)
             settings = choice.applied(settings)
         wanted = tests or default_tests(settings.context_tokens // settings.parallel, quick=effort == "quick")
         measured = measuring.measure(subject, settings, wanted, budget_s=_BUDGET_S[effort], whole_tests=bool(tests))

@@ -17,7 +17,7 @@ from planner.choose.evaluate import evaluate
 from planner.choose.evaluation import Evaluation
 from planner.choose.why_not import why_not as reason_against
 from planner.errors import UsageError
-from planner.measure.threads import ThreadChoice, kept_choice
+from planner.measure.threads import KnownThreads
 from planner.render.commands import commands
 from planner.types import Report
 from planner.types.artifact import Artifact, Repository
@@ -27,11 +27,11 @@ from planner.units import gib
 from planner.workflow.costing import kept_costing
 from planner.workflow.drifting import drift_warnings
 from planner.workflow.estimator import CandidateEstimator
-from planner.workflow.inspection import models, remembered
+from planner.workflow.inspection import models
 from planner.workflow.local import copies_here, copy_of, open_copies
 from planner.workflow.requests import check_context, files_named
-from planner.workflow.session import Session, open_session
-from planner.workflow.timing import Progress, Timed, time_leaders, untried
+from planner.workflow.session import Session, open_session, remembered, threads_here
+from planner.workflow.timing import Progress, Timed, time_leaders
 
 __all__ = ["WhyNot", "plan", "why_not"]
 
@@ -50,11 +50,11 @@ class WhyNot(Report, frozen=True, kw_only=True):
 
 
 class _Prepared(NamedTuple):
-    """What a goal is searched with, the first search, and the threads of an earlier trial."""
+    """What a goal is searched with, the first search, and the threads that are known."""
 
     estimator: CandidateEstimator
     evaluation: Evaluation
-    threads: ThreadChoice | None
+    threads: KnownThreads
 
 
 def plan(
@@ -81,7 +81,7 @@ def plan(
         goal, notes = _opened(session, goal, files)
         told("estimate", 0.0, 0.0, "asking the engine about every candidate")
         prepared = _search(session, goal)
-        timed = Timed(prepared.evaluation, (), prepared.threads or untried(session.machine), ())
+        timed = Timed(prepared.evaluation, (), ())
         unmeasured = _why_not_measured(session, measure)
         if measure != "none" and not unmeasured and prepared.evaluation.chosen is not None:
             timed = time_leaders(
@@ -90,6 +90,7 @@ def plan(
                 remembered(session),
                 prepared.evaluation,
                 lambda: _evaluate(session, goal, prepared.estimator),
+                threads=prepared.threads,
                 effort=measure,
                 progress=told,
             )
@@ -171,12 +172,11 @@ def _opened(session: Session, goal: Goal, files: Repository | None) -> tuple[Goa
 
 
 def _search(session: Session, goal: Goal) -> _Prepared:
-    estimator = CandidateEstimator(session.oracle, session.sources, session.machine, costing=kept_costing(session))
-    threads = None
-    if session.local:
-        store = remembered(session)
-        estimator.learn(store.all())
-        threads = kept_choice(store, session.machine.cpu.usable_threads)
+    threads = threads_here(session)
+    estimator = CandidateEstimator(
+        session.oracle, session.sources, session.machine, costing=kept_costing(session), threads=threads
+    )
+    estimator.learn(remembered(session).all() if session.local else ())
     return _Prepared(estimator, _evaluate(session, goal, estimator), threads)
 
 
@@ -200,7 +200,7 @@ def _written(session: Session, prepared: _Prepared, goal: Goal, timed: Timed, wa
     copies = copies_here(session)
 
     def final(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-        return tuple(_final(session, each, timed.threads, copies) for each in candidates)
+        return tuple(_final(session, each, prepared.threads, copies) for each in candidates)
 
     ranked, trade_offs = final(evaluation.ranked), final(evaluation.trade_offs)
     chosen = _served(session, prepared.estimator, evaluation.ranked[0], ranked[0]) if ranked else None
@@ -245,14 +245,17 @@ def _facts(model: Model) -> ModelFacts:
 
 
 def _final(
-    session: Session, candidate: Candidate, threads: ThreadChoice, copies: Mapping[tuple[str, str], Artifact]
+    session: Session, candidate: Candidate, threads: KnownThreads, copies: Mapping[tuple[str, str], Artifact]
 ) -> Candidate:
-    """The candidate as a plan holds it: with the threads that were chosen, and with its files where they are known."""
+    """The candidate as a plan holds it: with the threads it runs with, and with its files where they are known."""
     model, quantization = candidate.model, candidate.quantization
     named = session.sources.artifact(model, quantization)
+    shape_key = session.sources.shape_key(
+        session.sources.model(model), session.sources.quantization(model, quantization)
+    )
     return msgspec.structs.replace(
         candidate,
-        settings=threads.applied(candidate.settings),
+        settings=threads.of(shape_key, quantization).applied(candidate.settings),
         artifact=named or copy_of(copies, model, quantization, candidate.file_bytes),
     )
 

@@ -15,10 +15,20 @@ from planner.catalogue.quality import Quality, load_quality
 from planner.engine.child import EngineChild
 from planner.engine.devices import phantom_devices
 from planner.engine.oracle import Oracle
+from planner.measure.store import MeasurementStore
+from planner.measure.threads import KnownThreads
 from planner.types.machine import Engine, Machine
 from planner.workflow.sources import Sources
 
-__all__ = ["Session", "described_engine", "models_folder", "open_session", "the_machine"]
+__all__ = [
+    "Session",
+    "described_engine",
+    "models_folder",
+    "open_session",
+    "remembered",
+    "the_machine",
+    "threads_here",
+]
 
 
 class Session(NamedTuple):
@@ -53,6 +63,17 @@ def the_machine(name: str | None) -> tuple[Machine, bool]:
     if name is not None:
         return machine.load(name), False
     return machine.detect(models_dir=models_folder()), True
+
+
+def remembered(session: Session) -> MeasurementStore:
+    """The measurements of this machine with this engine build."""
+    return MeasurementStore(machine.machine_key(session.machine), session.oracle.system().build)
+
+
+def threads_here(session: Session, *, asked_threads: int | None = None) -> KnownThreads:
+    """What is known of the threads of this session's machine; of one that is not this one, nothing was tried."""
+    store = remembered(session) if session.local else None
+    return KnownThreads(session.machine.cpu.usable_threads, store, asked_threads=asked_threads)
 
 
 def described_engine(oracle: Oracle) -> Engine:

@@ -17,7 +17,7 @@ from planner.measure.calibration_design import reference_layout
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests
-from planner.measure.threads import ThreadChoice
+from planner.measure.threads import KnownThreads
 from planner.types.machine import Machine
 from planner.types.measurement import Described, Measurement
 from planner.types.model import Layout, Model, Quantization
@@ -34,7 +34,6 @@ __all__ = [
     "subject_of",
     "time_leaders",
     "trial_of",
-    "untried",
 ]
 
 Effort = Literal["quick", "full"]
@@ -66,11 +65,10 @@ _MOST_SET_ASIDE = 8
 
 
 class Timed(NamedTuple):
-    """What measuring left: the last evaluation, the measurements it rests on, the threads, and warnings in words."""
+    """What measuring left: the last evaluation, the measurements it rests on, and warnings in words."""
 
     evaluation: Evaluation
     measurements: tuple[Measurement, ...]
-    threads: ThreadChoice
     warnings: tuple[str, ...]
 
 
@@ -81,6 +79,7 @@ def time_leaders(
     evaluation: Evaluation,
     again: Callable[[], Evaluation],
     *,
+    threads: KnownThreads,
     effort: Effort,
     progress: Progress,
 ) -> Timed:
@@ -89,7 +88,7 @@ def time_leaders(
     Measurements that are kept from an earlier run cost nothing; a candidate over which the engine dies is left out and
     named in the warnings. Raises :class:`BusyError` when another measurement runs on this machine.
     """
-    rounds = _Rounds(session, estimator, effort, progress)
+    rounds = _Rounds(session, estimator, threads, effort, progress)
 
     def child(env: Mapping[str, str]) -> EngineChild:
         return EngineChild(session.engine_python, env=env)
@@ -107,15 +106,23 @@ def time_leaders(
                 evaluation = again()
             leader = rounds.next_of(evaluation)
     evaluation = rounds.settled(evaluation, again)
-    return Timed(evaluation, tuple(rounds.done), rounds.threads, rounds.warnings(evaluation.chosen))
+    return Timed(evaluation, tuple(rounds.done), rounds.warnings(evaluation.chosen))
 
 
 class _Rounds:
     """The measurements of one plan so far, the time they took, and what could not be measured."""
 
-    def __init__(self, session: Session, estimator: CandidateEstimator, effort: Effort, progress: Progress) -> None:
+    def __init__(
+        self,
+        session: Session,
+        estimator: CandidateEstimator,
+        threads: KnownThreads,
+        effort: Effort,
+        progress: Progress,
+    ) -> None:
         self._session = session
         self._estimator = estimator
+        self._threads = threads
         self._effort: Effort = effort
         self._progress = progress
         self._budget = _BUDGETS[effort]
@@ -124,7 +131,6 @@ class _Rounds:
         self._out_of_time = False
         self._out_of_reach: set[tuple[str, str]] = set()
         self._warnings: list[str] = []
-        self.threads = untried(session.machine)
         self.done: list[Measurement] = []
 
     def told(self, stage: str, _done: float, _total_s: float) -> None:
@@ -154,12 +160,11 @@ class _Rounds:
 
     def _timed(self, measuring: MeasuringSession, leader: Candidate) -> Measurement | None:
         subject = subject_of(self._session, *_named(self._session, leader), leader.memory)
-        usable = self._session.machine.cpu.usable_threads
         trial = trial_of(self._session, subject)
-        self.threads = measuring.threads(
-            subject, leader.settings, trial=trial, usable_threads=usable, budget_s=self._budget.threads_s
+        choice = measuring.threads(
+            subject, leader.settings, trial=trial, known=self._threads, budget_s=self._budget.threads_s
         )
-        settings = self.threads.applied(leader.settings)
+        settings = choice.applied(leader.settings)
         tests = default_tests(settings.context_tokens // settings.parallel, quick=self._effort == "quick")
         left_s = self._budget.total_s - (time.monotonic() - self._begin)
         if left_s < _LEAST_USEFUL_S and measuring.kept(subject, settings, tests) is None:
@@ -226,14 +231,6 @@ class _Rounds:
     def _same(self, each: Candidate | Measurement) -> tuple[str, str]:
         """What a timing is about: models of one shape share it."""
         return self._session.sources.shape_key(*_named(self._session, each)), each.quantization
-
-
-def untried(machine: Machine) -> ThreadChoice:
-    """The safe threads, for a plan that measures nothing: all usable ones, waiting passively."""
-    usable = max(1, machine.cpu.usable_threads)
-    return ThreadChoice(
-        threads=usable, threads_batch=usable, openmp_wait="passive", basis="all usable threads", trusted=False
-    )
 
 
 def _named(session: Session, each: Candidate | Measurement) -> tuple[Model, Quantization]:

@@ -36,10 +36,9 @@ from planner.types.plan import Candidate, Use
 from planner.types.settings import CacheType, Settings
 from planner.types.tuning import Setup, Tuning
 from planner.workflow.estimator import CandidateEstimator
-from planner.workflow.inspection import remembered
 from planner.workflow.measuring import own_file
 from planner.workflow.requests import EstimateRequest, named_files, requested_settings, subject_in
-from planner.workflow.session import Session, open_session
+from planner.workflow.session import Session, open_session, remembered
 from planner.workflow.timing import Progress, subject_of
 
 __all__ = ["tune"]

@@ -15,7 +15,7 @@ from planner.measure.racing_space import thread_counts
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject, default_tests, measure_candidate
-from planner.measure.threads import choose_threads, kept_choice
+from planner.measure.threads import KnownThreads, choose_threads, kept_choice
 from planner.types.measurement import Measurement
 from planner.types.measurement import Test as Timed
 from planner.types.model import Layout
@@ -215,8 +215,10 @@ def test_a_session_tries_threads_once(
     monkeypatch.setenv("PLANNER_LOCK_FILE", str(tmp_path / "lock"))
     store = MeasurementStore("m", "b", folder=tmp_path / "store")
     with MeasuringSession(lambda env: EngineChild(env=env), store, folder=tmp_path) as session:
-        first = session.threads(subject, settings, trial=subject, usable_threads=2, budget_s=1.0)
-        assert session.threads(subject, settings, trial=subject, usable_threads=2, budget_s=1.0) is first
+        known = KnownThreads(2, store)
+        first = session.threads(subject, settings, trial=subject, known=known, budget_s=1.0)
+        assert session.threads(subject, settings, trial=subject, known=known, budget_s=1.0) is first
+        assert known.of("any", "Q4_0") is first
         assert kept_choice(store, 2) == (first if first.trusted else None)
 
 

@@ -7,6 +7,7 @@ from planner import catalogue
 from planner.engine.child import EngineChild
 from planner.engine.oracle import Oracle
 from planner.machine import load
+from planner.measure.threads import KnownThreads, ThreadChoice
 from planner.types import measurement as kinds
 from planner.types.measurement import Conditions, Measurement, Spread
 from planner.types.settings import Settings
@@ -91,6 +92,39 @@ def test_other_models_follow_the_measured_machine(ask):
     fast = other(known.model("qwen3-1.7b"), known.quantization("Q4_K_M"), SETTINGS).speed.generate
     assert fast.tokens_per_s == pytest.approx(2 * slow.tokens_per_s)
     assert "qwen3-0.6b Q4_K_M" in slow.basis
+
+
+def test_a_measurement_counts_only_where_the_model_would_run_so(ask):
+    """A trial that was cut short waits passively, the next one actively: the first one's speed is not the plan's."""
+    estimator, _ = ask
+    threads = KnownThreads(2)
+    told = CandidateEstimator(estimator._oracle, estimator._sources, estimator._machine, threads=threads)
+    known = estimator._sources.catalogue
+    recipe = known.quantization("Q4_K_M")
+    active = msgspec.structs.replace(SETTINGS, openmp_wait="active")
+    for waiting in ("active", "passive"):
+        choice = ThreadChoice(threads=2, threads_batch=2, openmp_wait=waiting, basis="trial")
+        threads.trial = choice
+        told.learn((measurement(60.0), msgspec.structs.replace(measurement(20.0), settings=active)))
+        speeds = [told(known.model(name), recipe, SETTINGS).speed.generate for name in ("qwen3-0.6b", "qwen3-1.7b")]
+        assert (speeds[0].tokens_per_s, speeds[0].origin) == ({"active": 20.0, "passive": 60.0}[waiting], "measured")
+        assert speeds[1].low < speeds[0].tokens_per_s
+        assert speeds[1].origin == "predicted"
+    threads.trial = msgspec.structs.replace(choice, threads=1)
+    told.learn(())
+    nothing = [told(known.model(name), recipe, SETTINGS).speed.generate for name in ("qwen3-0.6b", "qwen3-1.7b")]
+    assert all("measured here" not in each.basis and each.origin == "predicted" for each in nothing)
+
+
+def test_of_two_measurements_of_one_thing_the_later_is_told(ask):
+    """Whatever the order in which their files are found."""
+    estimator, speed = ask
+    newer, older = (
+        msgspec.structs.replace(measurement(speed), taken_at=at)
+        for speed, at in ((30.0, "2026-11-23T10:00:00+00:00"), (20.0, "2026-11-22T10:00:00+00:00"))
+    )
+    estimator.learn((newer, older))
+    assert speed("qwen3-0.6b", "Q4_K_M", SETTINGS).generate.tokens_per_s == 30.0
 
 
 def test_the_same_measurement_counts_once(ask):

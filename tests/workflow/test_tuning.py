@@ -9,7 +9,7 @@ from planner.engine.child import EngineChild
 from planner.measure.session import MeasuringSession
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
-from planner.measure.threads import FACT, ThreadChoice, tuned_fact
+from planner.measure.threads import FACT, KnownThreads, ThreadChoice, tuned_fact
 from planner.render.schema import schema_of
 from planner.types.settings import Settings
 from planner.types.tuning import Tuning
@@ -73,7 +73,7 @@ def test_a_plan_takes_the_threads_that_the_model_was_tuned_to(tmp_path):
                 usable_bytes=0,
                 cache_bytes=0,
             )
-            assert (
-                session.threads(subject, Settings(context_tokens=64), trial=subject, usable_threads=2).threads
-                == threads
-            )
+            known, settings = KnownThreads(2, store), Settings(context_tokens=64)
+            assert session.threads(subject, settings, trial=subject, known=known).threads == threads
+            assert known.of("shape", quantization).is_of(known.of("shape", quantization).applied(settings))
+            assert KnownThreads(1, store).known("shape", quantization) is None

@@ -194,7 +194,7 @@ def main() -> int:
     known = catalogue.load()
     reference = reference_layout(known, cache_bytes=last_level_cache_bytes(machine.detect(models_dir=Path.home())))
     compare = functools.partial(sequential, reference=reference) if asked.mode == "sequential" else interleaved
-    settings = Settings(context_tokens=512, threads=asked.threads, threads_batch=asked.threads, openmp_wait="active")
+    settings = Settings(context_tokens=512, threads=asked.threads, threads_batch=asked.threads, openmp_wait="default")
     layouts = {f"{name} {kind}": small_model(name, layers, kind) for name, layers, kind in MODELS}
     begin = time.monotonic()
     with measurement_lock(wait_s=60.0), noise(asked.noise), Bench(lambda env: EngineChild(env=env)) as bench:

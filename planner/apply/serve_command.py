@@ -31,6 +31,7 @@ PYTHON_SERVER: Final = "llama-cpp-python"
 """What ``--server`` calls the server of the Python binding."""
 
 _NEEDED = ("llama_cpp", "uvicorn", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
+_PYTHON_SERVER_FILE = Path(__file__).with_name("python_server.py")
 _PROBE_S = 30.0
 _MOST_KEY_BYTES = 64 << 10
 _REMEDY = (
@@ -82,7 +83,7 @@ def find_server(named: str | None, *, engine_python: str | None = None) -> Serve
             else f"no server is here: no llama-server, and {lacks}"
         )
         raise UnavailableError(what, hint=_REMEDY, code="server-missing")
-    return ServerProgram(PYTHON_SERVER, (python, "-m", "llama_cpp.server"))
+    return ServerProgram(PYTHON_SERVER, (python, str(_PYTHON_SERVER_FILE)))
 
 
 @contextlib.contextmanager

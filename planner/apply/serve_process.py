@@ -28,8 +28,9 @@ GRACE_S = 10.0
 _LAUNCHER = Path(__file__).with_name("serve_launcher.py")
 _REAP_S = 5.0
 _TICK_S = 0.02
-_OWN = ("LLAMA_ARG_", "LLAMA_LOG_")
-"""Variables by which llama-server takes options: a plan is obeyed alone, not the shell it is started from."""
+_OWN = ("LLAMA_ARG_", "LLAMA_LOG_", "OMP_WAIT_POLICY")
+"""Variables by which llama-server, or how its threads wait, is told otherwise: a plan is obeyed alone, not the shell it
+is started from."""
 
 
 def server_environment(parent: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:

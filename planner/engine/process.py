@@ -17,6 +17,7 @@ from io import FileIO
 from typing import Final
 
 from planner.engine.protocol import MAX_LINE_BYTES, NotAReplyError
+from planner.types.settings import Waiting
 
 __all__ = ["WorkerProcess", "child_environment", "has_exited"]
 
@@ -62,6 +63,7 @@ _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 def child_environment(parent: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """What the child sees: names from an allow-list of ``parent``, never a secret, then ``extra``.
 
+    An empty value in ``extra`` takes a name away.
     ``GGML_NO_BACKTRACE`` is always set: without it ggml starts a debugger in its abort path, which takes seconds.
     """
     passed = {
@@ -69,7 +71,13 @@ def child_environment(parent: Mapping[str, str], extra: Mapping[str, str]) -> di
         for name, value in parent.items()
         if (name in _PASSED_NAMES or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRETS)
     }
-    return {**passed, "GGML_NO_BACKTRACE": "1", **extra}
+    wanted = {**passed, "GGML_NO_BACKTRACE": "1", **extra}
+    return {name: value for name, value in wanted.items() if value or name not in extra}
+
+
+def waiting_environment(waiting: Waiting) -> dict[str, str]:
+    """What :func:`child_environment` adds so that OpenMP threads wait so, whatever the shell says."""
+    return {"OMP_WAIT_POLICY": "" if waiting == "default" else waiting}
 
 
 def has_exited(popen: subprocess.Popen[bytes]) -> bool:

@@ -15,11 +15,12 @@ import msgspec
 
 from planner.engine.child import EngineChild
 from planner.engine.phantom import write_phantom
+from planner.engine.process import waiting_environment
 from planner.files import phantom_folder
 from planner.measure.slices import weights_bytes
 from planner.types.measurement import Described, Test
 from planner.types.model import Layout
-from planner.types.settings import Settings
+from planner.types.settings import Settings, Waiting
 
 if TYPE_CHECKING:
     import tempfile
@@ -228,9 +229,9 @@ class Bench:
         answer = self._owner[label].ask("timing.run", args, deadline_s=deadline_s)
         return msgspec.convert({**answer, "wall_s": time.monotonic() - begin}, _Answer).run()
 
-    def _child(self, waiting: str) -> EngineChild:
+    def _child(self, waiting: Waiting) -> EngineChild:
         if waiting not in self._children:
-            self._children[waiting] = self._open_child({"OMP_WAIT_POLICY": waiting})
+            self._children[waiting] = self._open_child(waiting_environment(waiting))
         return self._children[waiting]
 
     def _path(self, label: str) -> Path:

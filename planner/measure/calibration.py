@@ -28,7 +28,7 @@ from planner.measure.slices import weights_bytes
 from planner.measure.statistics import robust_deviation
 from planner.types import Report
 from planner.types.measurement import Conditions, Reference
-from planner.types.settings import FlashAttention, Settings
+from planner.types.settings import FlashAttention, Settings, Waiting
 
 __all__ = [
     "FACT",
@@ -92,7 +92,7 @@ class Calibration(Report, frozen=True, kw_only=True):
 
     schema: str = "planner/kept-calibration/1"
     signature: Signature
-    openmp_wait: Literal["active", "passive"]
+    openmp_wait: Waiting
     effort: Literal["quick", "full"]
     taken_at: str
     seconds: float
@@ -119,7 +119,7 @@ class CalibrationTold(Report, frozen=True, kw_only=True):
 
     schema: str = "planner/calibration/1"
     signature: Signature
-    openmp_wait: Literal["active", "passive"]
+    openmp_wait: Waiting
     effort: Literal["quick", "full"]
     taken_at: str
     seconds: float

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from planner.engine.process import waiting_environment
 from planner.errors import BadInputError, EngineDiedError, EngineError, MissingInputError, UsageError
 from planner.measure.bench import Progress, no_progress
 from planner.measure.budget import EFFORTS, Effort
@@ -159,7 +160,8 @@ class _Race:
         return found
 
     def _ask(self, call: Sequence[str], deadline_s: float) -> Sequence[ImportedRow]:
-        environment = {**os.environ, "OMP_WAIT_POLICY": self._waiting}
+        waits = waiting_environment(self._waiting)
+        environment = {name: value for name, value in {**os.environ, **waits}.items() if value or name not in waits}
         name = self._program.path.name
         try:
             told = subprocess.run(call, capture_output=True, timeout=deadline_s, check=False, env=environment)

@@ -6,7 +6,6 @@ is being loaded, a race judged although the machine was busy, and models of setu
 """
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import NamedTuple, Self
 from msgspec.structs import replace
 
 from planner.engine.child import EngineChild
+from planner.engine.process import waiting_environment
 from planner.errors import EngineDiedError, EngineError
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.conditions import Watch
@@ -61,7 +61,8 @@ class Lengths(NamedTuple):
 
 def child_environment(setup: Setup) -> dict[str, str]:
     """The variables that a setup's process is started with, besides those it has anyway."""
-    variables: dict[str, str] = {} if setup.waiting == "default" else {"OMP_WAIT_POLICY": setup.waiting}
+    waiting = setup.settings.openmp_wait
+    variables: dict[str, str] = {} if waiting == "default" else {"OMP_WAIT_POLICY": waiting}
     if setup.huge_pages:
         # GNU's C library then asks for transparent huge pages (glibc manual, "Memory Allocation Tunables").
         variables["GLIBC_TUNABLES"] = _HUGE_PAGES
@@ -72,10 +73,7 @@ def bench_of(setup: Setup, python: str | None, *, folder: Path | None = None, ra
     """A bench with one child that is started as ``setup`` says."""
 
     def child(_waiting: Mapping[str, str]) -> EngineChild:
-        variables = child_environment(setup)
-        if setup.waiting == "default" and "OMP_WAIT_POLICY" in os.environ:
-            # A child inherits it; an empty one counts as none.
-            variables["OMP_WAIT_POLICY"] = ""
+        variables = {**child_environment(setup), **waiting_environment(setup.settings.openmp_wait)}
         made = EngineChild(python, env=variables)
         if setup.cpus or setup.numa != "off":
             made.ask("place", {"cpus": setup.cpus, "numa": setup.numa})

@@ -12,13 +12,15 @@ from msgspec.structs import replace
 
 from planner.measure.racing import BOTH, GAIN, Change
 from planner.types.measurement import TestKind
-from planner.types.settings import CacheType
-from planner.types.tuning import Setup, Waiting
+from planner.types.settings import CacheType, Waiting
+from planner.types.tuning import Setup
 
-__all__ = ["ACTIVE_GAIN", "Ground", "setting_changes", "thread_changes", "thread_counts"]
+__all__ = ["ACTIVE_GAIN", "SPINNING_GAIN", "Ground", "setting_changes", "thread_changes", "thread_counts"]
 
+SPINNING_GAIN = 0.05
+"""What any spinning must gain over sleeping: beside another busy program it takes up to forty times as long."""
 ACTIVE_GAIN = 0.05
-"""What active waiting must gain where nobody asked for tuning: it keeps the cores busy for minutes after an answer."""
+"""What active waiting must gain: it keeps the cores busy for minutes after an answer."""
 
 _MICRO_BATCHES = (128, 256, 1024, 2048)
 _DECODE: tuple[TestKind, ...] = ("generate",)
@@ -53,7 +55,7 @@ def thread_counts(usable: int) -> tuple[int, ...]:
 
 
 def thread_changes(
-    usable: int, waits: tuple[Waiting, ...], counts: tuple[int, ...] = (), *, active_gain: float = GAIN
+    usable: int, waits: tuple[Waiting, ...], counts: tuple[int, ...] = (), *, spinning_gain: float = GAIN
 ) -> Iterator[Change[Setup]]:
     """Threads for prompts, how all of them wait, then threads for decoding.
 
@@ -63,7 +65,8 @@ def thread_changes(
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)
     for wait in waits:
-        yield Change("waiting", wait, _waits(wait, usable), BOTH, active_gain if wait == "active" else GAIN)
+        gain = {"passive": GAIN, "default": spinning_gain, "active": ACTIVE_GAIN}[wait]
+        yield Change("waiting", wait, _waits(wait, usable), BOTH, gain)
     for count in counts or thread_counts(usable):
         yield _setting("threads", str(count), _DECODE, threads=count)
 
@@ -77,7 +80,7 @@ def _threads(ground: Ground) -> tuple[int, tuple[Waiting, ...], tuple[int, ...]]
     kinds = tuple(len(cpus) for cpus in (ground.performance, ground.one_per_core) if cpus)
     counts = thread_counts(ground.usable_threads)
     fewer = tuple(count for count in kinds if count <= ground.usable_threads)
-    return ground.usable_threads, ("passive", "active", "default"), tuple(dict.fromkeys((*counts, *fewer)))
+    return ground.usable_threads, ("passive", "default", "active"), tuple(dict.fromkeys((*counts, *fewer)))
 
 
 def _places(ground: Ground) -> Iterator[Change[Setup]]:
@@ -142,10 +145,11 @@ def _waits(wait: Waiting, usable: int) -> Callable[[Setup], Setup]:
     """
 
     def made(setup: Setup) -> Setup:
-        if wait == "active":
-            threads = {} if setup.cpus else {"threads": usable, "threads_batch": usable}
-            return replace(setup, waiting=wait, settings=replace(setup.settings, openmp_wait="active", **threads))
-        return replace(setup, waiting=wait, settings=replace(setup.settings, openmp_wait="passive"))
+        if setup.settings.openmp_wait == wait:
+            return setup
+        asleep = wait == "passive" or setup.cpus
+        threads = {} if asleep else {"threads": usable, "threads_batch": usable}
+        return replace(setup, settings=replace(setup.settings, openmp_wait=wait, **threads))
 
     return made
 

@@ -6,16 +6,14 @@ typical answer each have their own chain. Pure.
 
 import math
 from statistics import median
-from typing import Literal
 
 from planner.measure.racing import Found, Raced, Workload, ratio
 from planner.types.measurement import TestKind
 from planner.types.tuning import Ratio, Setup, Trial
 
-__all__ = ["gains", "plan_waiting", "trials"]
+__all__ = ["gains", "trials"]
 
 _KINDS: tuple[TestKind, ...] = ("generate", "prompt")
-_ABOUT = math.log(0.95)
 
 
 def trials(found: Found[Setup], workload: Workload) -> tuple[Trial, ...]:
@@ -39,19 +37,6 @@ def gains(found: Found[Setup]) -> tuple[Ratio | None, Ratio | None, Ratio | None
         return None, None, None
     by_kind = found.last.by_kind
     return ratio(found.last.total), ratio(by_kind.get("generate", ())), ratio(by_kind.get("prompt", ()))
-
-
-def plan_waiting(found: Found[Setup]) -> Literal["passive", "active"]:
-    """The way of waiting for a plan, which knows two: the winner's, else the one that the races showed as faster."""
-    if found.winner.waiting != "default":
-        return found.winner.waiting
-    seen = {
-        raced.change.option: median(raced.by_kind["generate"])
-        for raced in found.races
-        if raced.change.factor == "waiting" and raced.by_kind.get("generate")
-    }
-    both = {"active", "passive"} <= seen.keys()
-    return "active" if both and seen["active"] - seen["passive"] < _ABOUT else "passive"
 
 
 def _trial(raced: Raced[Setup], against: str, chain: dict[TestKind, float], share: float) -> Trial:

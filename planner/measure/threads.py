@@ -1,30 +1,30 @@
 """Finds the threads and the OpenMP waiting that are fastest here, by a short interleaved race on a few real layers.
 
 The engine's defaults are poor both ways: half the cores for decoding from Python, all hyper-threads from llama-server.
-Active waiting gains up to a half on an idle machine and loses nearly everything on a busy one: two threads that spin
-for each other on one free core stand still. So whatever is not *clearly* faster is not taken, and what a trial that
-others disturb found is not taken at all. The mistake it prevents is a setting chosen from one lucky run.
+Spinning gains up to a half on an idle machine and loses nearly everything on a busy one: two threads that spin for each
+other on one free core stand still (0.6B in Q8_0 on two cores, milliseconds for a token: 25 where threads spin and 43
+where they sleep; 1,300 and 34 with one core taken). Threads that spin a few milliseconds, as GNU's runtime has them do
+by itself, gain what those that spin for minutes do, and leave the cores alone when the answer is written. So whatever
+is not *clearly* faster is not taken, and what a trial that others disturb found is not taken at all. The mistake it
+prevents is a setting chosen from one lucky run.
 """
 
 import hashlib
 import time
-from typing import Literal
 
 import msgspec
 
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.racing import Found, Workload, search
 from planner.measure.racing_bench import BenchTrack, Lengths, trial_layout
-from planner.measure.racing_space import ACTIVE_GAIN, thread_changes
+from planner.measure.racing_space import SPINNING_GAIN, thread_changes
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
 from planner.types import Report
-from planner.types.settings import Settings
+from planner.types.settings import Settings, Waiting
 from planner.types.tuning import Setup
 
 __all__ = ["FACT", "KnownThreads", "ThreadChoice", "choose_threads", "kept_choice", "tuned_fact"]
-
-Waiting = Literal["passive", "active"]
 
 FACT = "threads"
 _LENGTHS = Lengths(generate=6, prompt=32)
@@ -135,7 +135,7 @@ def choose_threads(
     if kept is not None:
         return kept
     base = msgspec.structs.replace(settings, context_tokens=512, parallel=1, batch=512)
-    default = Setup(settings=safe.applied(base), waiting="passive")
+    default = Setup(settings=safe.applied(base))
     begin = time.monotonic()
     told = _Told(progress, budget_s)
     with BenchTrack(
@@ -148,7 +148,7 @@ def choose_threads(
     ) as track:
         # Loading at a crawl must not leave a race of nothing.
         left_s = max(budget_s - (time.monotonic() - begin), 0.4 * budget_s)
-        changes = thread_changes(usable_threads, ("active", "passive"), active_gain=ACTIVE_GAIN)
+        changes = thread_changes(usable_threads, ("default", "passive"), spinning_gain=SPINNING_GAIN)
         found = search(track, default, changes, _TYPICAL, budget_s=left_s)
         disturbed = track.conditions.disturbed
     if disturbed:

@@ -11,6 +11,7 @@ from planner.render.layout import bullets, columns, facts, paragraph, section
 from planner.render.style import PLAIN, Style
 from planner.render.text import finish
 from planner.render.untrusted import cleaned
+from planner.render.waiting import waits
 
 __all__ = ["calibration_text"]
 
@@ -26,7 +27,7 @@ def calibration_text(calibration: CalibrationTold, style: Style = PLAIN) -> str:
     lines += section("Weights read, GB/s", _table(told.costs), style)
     about = [
         f"{told.timings} samples in {units.duration(told.seconds)}",
-        f"{signature.threads} threads, waiting {told.openmp_wait}ly",
+        f"{signature.threads} threads, {waits(told.openmp_wait)}",
         f"engine build {signature.engine_build}",
         f"single runs of one thing differed by {units.percent(told.unsteadiness)}",
         f"what it predicts is {units.percent(told.model_doubt)} off by itself",

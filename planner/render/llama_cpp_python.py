@@ -52,11 +52,10 @@ def snippet(settings: Settings, *, weights_file: str, offload: bool, yarn: tuple
         # The class takes the inverse of llama-server's --rope-scale.
         given["rope_freq_scale"] = f"1 / {scale}"
         given["yarn_orig_ctx"] = str(original)
+    waits = f'os.environ["OMP_WAIT_POLICY"] = "{settings.openmp_wait}"  # read when llama_cpp is imported'
     return "\n".join(
         [
-            "import os",
-            "",
-            f'os.environ["OMP_WAIT_POLICY"] = "{settings.openmp_wait}"  # read when llama_cpp is imported',
+            *(() if settings.openmp_wait == "default" else ("import os", "", waits)),
             "import llama_cpp",
             "",
             *(f"# {line}" for line in _differences(settings, offload=offload)),

@@ -48,8 +48,8 @@ def argv(
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment that belongs to the command: how OpenMP threads wait, which decides decode speed on a CPU."""
-    return {"OMP_WAIT_POLICY": settings.openmp_wait}
+    """The environment that belongs to the command: how OpenMP threads wait, where that is not left to the runtime."""
+    return {} if settings.openmp_wait == "default" else {"OMP_WAIT_POLICY": settings.openmp_wait}
 
 
 def shell_lines(command: Sequence[str], variables: Mapping[str, str], *, width: int, indent: str) -> list[str]:

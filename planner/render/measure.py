@@ -10,6 +10,7 @@ from planner.render.layout import bullets, columns, facts, paragraph, section
 from planner.render.style import PLAIN, Style
 from planner.render.text import finish, settings_lines
 from planner.render.untrusted import cleaned
+from planner.render.waiting import waits
 from planner.types.imported import Imported, ImportedRow, Kept
 from planner.types.measurement import Conditions, Measurement, TestResult
 
@@ -142,14 +143,10 @@ def _settings(told: Measurement, style: Style) -> Iterator[str]:
     settings = told.settings
     yield from settings_lines(settings, style)
     prompts = "" if settings.threads_batch == settings.threads else f", {settings.threads_batch} for prompts"
-    yield facts([f"{settings.threads} threads{prompts}, waiting {_wait(settings.openmp_wait)}"], style)
+    yield facts([f"{settings.threads} threads{prompts}, {waits(settings.openmp_wait)}"], style)
     if told.engine != "llama-cpp-python":
         yield f"timed by {told.engine}, its own definitions and warm-up"
     yield facts([f"engine build {told.engine_build}", f"taken at {told.taken_at}"], style)
-
-
-def _wait(openmp_wait: str) -> str:
-    return f"{openmp_wait}ly"
 
 
 def _conditions(conditions: Conditions) -> Iterator[str | None]:

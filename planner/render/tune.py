@@ -14,6 +14,7 @@ from planner.render.printable import printable
 from planner.render.style import PLAIN, WIDTH, Style
 from planner.render.text import finish, settings_lines
 from planner.render.untrusted import cleaned
+from planner.render.waiting import waits
 from planner.types.tuning import Ratio, Setup, Trial, Tuning
 
 __all__ = ["python_call", "server_command", "tuning_text"]
@@ -40,8 +41,9 @@ def python_call(setup: Setup, environment: dict[str, str], *, weights_file: str,
     if "GLIBC_TUNABLES" in environment:
         # The C library reads it when the process starts: too late from inside.
         lines.append(f"# start Python with GLIBC_TUNABLES={environment['GLIBC_TUNABLES']}")
-    if setup.waiting != "default":
-        lines.append(f'os.environ["OMP_WAIT_POLICY"] = "{setup.waiting}"  # read when llama_cpp is imported')
+    waiting = setup.settings.openmp_wait
+    if waiting != "default":
+        lines.append(f'os.environ["OMP_WAIT_POLICY"] = "{waiting}"  # read when llama_cpp is imported')
     if setup.cpus:
         lines.append(f"os.sched_setaffinity(0, {set(setup.cpus)})")
     if not setup.settings.repack:
@@ -126,7 +128,7 @@ def _settings(setup: Setup, style: Style) -> Iterator[str]:
     yield facts(
         [
             f"{settings.threads} threads to decode, {settings.threads_batch} for prompts",
-            "OpenMP as it is" if setup.waiting == "default" else f"threads wait {setup.waiting}ly",
+            waits(setup.settings.openmp_wait),
             f"on the CPUs {', '.join(map(str, setup.cpus))}" if setup.cpus else None,
             None if setup.numa == "off" else f"NUMA {setup.numa}",
             "huge pages" if setup.huge_pages else None,

@@ -17,6 +17,7 @@ __all__ = [
     "Speculation",
     "SplitMode",
     "TensorOverride",
+    "Waiting",
 ]
 
 CacheType = Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32"]
@@ -25,6 +26,9 @@ FlashAttention = Literal["auto", "on", "off"]
 LoadMode = Literal["none", "mmap", "mlock", "mmap+mlock", "dio"]
 SplitMode = Literal["none", "layer", "row"]
 LazyMode = Literal["auto", "on", "off"]
+Waiting = Literal["passive", "default", "active"]
+"""How OpenMP threads wait for one another: they sleep, they do as the runtime does by itself (GNU's spins a few
+milliseconds, then sleeps), or they spin for minutes."""
 Speculation = Literal["none", "draft-mtp", "draft-simple"]
 TensorOverride = tuple[str, str]
 """A regular expression over tensor names and the buffer type for what it matches, as ``--override-tensor`` has them."""
@@ -40,7 +44,8 @@ class Settings(Report, frozen=True, kw_only=True):
     ``gpu_layers`` −1 offloads all layers and the output; it means nothing where there is no GPU.
     ``main_gpu`` is the only one used when ``split_mode`` is ``none``. ``host_buffer`` lets weights that stay in RAM lie
     in memory pinned for the GPU. ``tensor_overrides`` go before ``cpu_moe_layers`` (−1: all), the first match counts.
-    ``threads`` decode, ``threads_batch`` process prompts. ``openmp_wait`` is exported as ``OMP_WAIT_POLICY``.
+    ``threads`` decode, ``threads_batch`` process prompts. ``openmp_wait`` is exported as
+    ``OMP_WAIT_POLICY``, and not at all where the runtime is left alone.
 
     ``speculation`` drafts ``draft_tokens`` at a time: ``draft-mtp`` by the model's own block for it, ``draft-simple``
     by a second, small model. Either takes a context of its own, with the cache types and layers named ``draft_…``.
@@ -80,4 +85,4 @@ class Settings(Report, frozen=True, kw_only=True):
     checkpoints: int = 0
     threads: int = 1
     threads_batch: int = 1
-    openmp_wait: Literal["active", "passive"] = "passive"
+    openmp_wait: Waiting = "passive"

@@ -11,24 +11,20 @@ from planner.types.measurement import Conditions, Contents
 from planner.types.plan import Use
 from planner.types.settings import Settings
 
-__all__ = ["Numa", "Outcome", "Ratio", "Setup", "Trial", "Tuning", "Waiting"]
+__all__ = ["Numa", "Outcome", "Ratio", "Setup", "Trial", "Tuning"]
 
-Waiting = Literal["default", "passive", "active"]
-"""How OpenMP threads wait: as the runtime does by itself (GNU's spins a few milliseconds, then sleeps), or as told."""
 Numa = Literal["off", "distribute", "isolate"]
 Outcome = Literal["accepted", "no-gain", "undecided", "unusable", "disturbed"]
 
 
 class Setup(Report, frozen=True, kw_only=True):
-    """Settings with what is told to the process: how its threads wait, where they may run, which pages it gets.
+    """Settings with what is told to the process besides: where its threads may run, which pages it gets.
 
     ``cpus`` empty leaves the threads to the system. ``huge_pages`` asks the C library to request transparent huge pages
-    for large allocations; weights lie in such only where they are read into memory (``load_mode`` none). ``waiting``
-    counts here, not ``settings.openmp_wait``, which cannot say "default".
+    for large allocations; weights lie in such only where they are read into memory (``load_mode`` none).
     """
 
     settings: Settings
-    waiting: Waiting = "default"
     cpus: tuple[int, ...] = ()
     numa: Numa = "off"
     huge_pages: bool = False

@@ -19,6 +19,7 @@ from planner.choose.why_not import why_not as reason_against
 from planner.errors import UsageError
 from planner.measure.threads import KnownThreads
 from planner.render.commands import commands
+from planner.render.waiting import spinning
 from planner.types import Report
 from planner.types.artifact import Artifact, Repository
 from planner.types.model import Model
@@ -312,14 +313,8 @@ def _context_warnings(session: Session, chosen: Candidate | None) -> tuple[str, 
 
 
 def _waiting_warnings(chosen: Candidate | None) -> tuple[str, ...]:
-    """Active waiting has a price that no timing shows: GNU's OpenMP spins on for minutes after the last token."""
-    if chosen is None or chosen.settings.openmp_wait != "active":
-        return ()
-    sentence = (
-        "OMP_WAIT_POLICY=active was faster here, and keeps the cores busy for minutes after each answer; "
-        "leave it out on a shared machine or on a battery"
-    )
-    return (sentence,)
+    sentence = None if chosen is None else spinning(chosen.settings)
+    return () if sentence is None else (sentence,)
 
 
 def _silent(_stage: str, _done: float, _total: float, _text: str) -> None:

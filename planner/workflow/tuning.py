@@ -22,12 +22,13 @@ from planner.measure.lock import measurement_lock
 from planner.measure.racing import Found, UnusableError, Workload, search
 from planner.measure.racing_bench import BenchTrack, Lengths, bench_of, child_environment, trial_layout
 from planner.measure.racing_space import Ground, setting_changes
-from planner.measure.racing_told import gains, plan_waiting, trials
+from planner.measure.racing_told import gains, trials
 from planner.measure.slices import weights_bytes
 from planner.measure.suite import Subject
 from planner.measure.threads import FACT, ThreadChoice, tuned_fact
 from planner.render.commands import offloads, weights_file, yarn
 from planner.render.tune import python_call, server_command
+from planner.render.waiting import spinning
 from planner.types.estimate import Estimate, Refusal
 from planner.types.machine import Machine
 from planner.types.measurement import Conditions
@@ -168,7 +169,7 @@ def _race(
     room = _DEEPEST + 2 * max(_PROMPTS)
     threads = _default_threads(session.machine)
     settings = replace(
-        asked.settings, context_tokens=room, parallel=1, threads=threads, threads_batch=threads, openmp_wait="passive"
+        asked.settings, context_tokens=room, parallel=1, threads=threads, threads_batch=threads, openmp_wait="default"
     )
     default = Setup(settings=settings)
     ground = _ground(asked, threads, len(layout.layers) if whole and gpu else 0)
@@ -311,9 +312,8 @@ def _memory_notes(asked: _Asked, setup: Setup, estimate: Estimate, estimator: Ca
 
 
 def _waiting_notes(setup: Setup) -> tuple[str, ...]:
-    if setup.waiting != "active":
-        return ()
-    return ("active waiting keeps the cores busy for minutes after each answer; leave it out on a shared machine",)
+    sentence = spinning(setup.settings)
+    return () if sentence is None else (sentence,)
 
 
 def _at_home(setup: Setup, asked: Settings) -> Setup:
@@ -334,7 +334,7 @@ def _keep(session: Session, subject: Subject, raced: _Raced, tuning: Tuning) -> 
     choice = ThreadChoice(
         threads=min(won.threads, usable),
         threads_batch=min(won.threads_batch, usable),
-        openmp_wait=plan_waiting(raced.found),
+        openmp_wait=won.openmp_wait,
         basis=f"planner tune of {tuning.model} {tuning.quantization}, {len(tuning.trials)} races",
     )
     store = remembered(session)

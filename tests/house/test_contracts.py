@@ -86,10 +86,11 @@ def is_program(path: Path) -> bool:
 
 
 def test_the_planner_never_imports_the_engine_into_its_own_process(root: Path, package_files: list[Path]) -> None:
-    """llama_cpp ends a process at will, so only the worker loads it."""
-    worker = root / "planner/engine/worker"
+    """llama_cpp ends a process at will, so only the worker loads it, and the file that becomes a server."""
+    worker, server = root / "planner/engine/worker", root / "planner/apply/python_server.py"
     guilty = [path for path in package_files if worker not in path.parents and "llama_cpp" in imports_of(path)]
-    assert not guilty
+    assert guilty == [server]
+    assert is_program(server)
 
 
 def test_the_worker_runs_under_any_interpreter(root: Path) -> None:

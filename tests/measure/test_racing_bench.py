@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -11,14 +12,14 @@ from planner.errors import EngineError
 from planner.measure.racing import UnusableError, Workload, search
 from planner.measure.racing_bench import BenchTrack, Lengths, bench_of, child_environment
 from planner.measure.racing_space import Ground, setting_changes
-from planner.measure.racing_told import gains, plan_waiting, trials
+from planner.measure.racing_told import gains, trials
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
 pytestmark = pytest.mark.engine
 
 SHORT = Lengths(generate=2, prompt=8, depth=16)
-BASE = Setup(settings=Settings(context_tokens=256, batch=128, ubatch=64), waiting="passive")
+BASE = Setup(settings=Settings(context_tokens=256, batch=128, ubatch=64))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_threads_share_a_load_and_other_settings_do_not(track):
     track.enter((BASE, with_settings(repack=False)))
     assert (len(track._open), len(track._benches)) == (2, 1)
     assert all(track.time_s(BASE, kind) > 0 for kind in ("generate", "prompt"))
-    active = replace(BASE, waiting="active")
+    active = with_settings(openmp_wait="active")
     track.enter((active,))
     assert (len(track._open), len(track._benches)) == (1, 1)
     track.leave()
@@ -60,16 +61,17 @@ def test_surroundings_reach_the_process(tmp_path, tiny, monkeypatch):
     """The mask, the waiting and the pages as the child itself has them; what the caller exports is not inherited."""
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     first = min(os.sched_getaffinity(0))
-    setup = Setup(settings=BASE.settings, cpus=(first,), huge_pages=True)
+    left = msgspec.structs.replace(BASE.settings, openmp_wait="default")
+    setup = Setup(settings=left, cpus=(first,), huge_pages=True)
     with bench_of(setup, None, folder=tmp_path) as bench:
         bench.open(tiny(), setup.settings, "one")
         (pid,) = bench.pids
         assert os.sched_getaffinity(pid) == {first}
         variables = dict(each.split("=", 1) for each in Path(f"/proc/{pid}/environ").read_text().split("\0") if each)
         assert variables["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
-        assert variables["OMP_WAIT_POLICY"] == ""
+        assert "OMP_WAIT_POLICY" not in variables
     assert child_environment(BASE) == {"OMP_WAIT_POLICY": "passive"}
-    assert child_environment(Setup(settings=BASE.settings)) == {}
+    assert child_environment(Setup(settings=left)) == {}
 
 
 def test_a_mask_of_cpus_that_are_not_there_is_refused_in_words():
@@ -96,4 +98,3 @@ def test_a_whole_search_with_the_real_engine_leaves_nothing_behind(tiny, tmp_pat
     assert [row.factor for row in rows] == [raced.change.factor for raced in found.races]
     assert {row.against for row in rows[:1]} <= {"defaults"}
     assert len(gains(found)) == 3
-    assert plan_waiting(found) == "passive"

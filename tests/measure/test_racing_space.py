@@ -7,7 +7,7 @@ from planner.measure.racing_space import Ground, setting_changes, thread_changes
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
-DEFAULT = Setup(settings=Settings(context_tokens=2048, threads=4, threads_batch=4))
+DEFAULT = Setup(settings=Settings(context_tokens=2048, threads=4, threads_batch=4, openmp_wait="default"))
 PLAIN = Ground(usable_threads=4, default_threads=4)
 RICH = Ground(
     usable_threads=12,
@@ -59,10 +59,12 @@ def test_each_change_touches_its_own_and_undoes_itself_for_nobody(ground):
         assert made.settings.ubatch <= made.settings.batch
 
 
-@pytest.mark.parametrize("factor", ["waiting", "repack", "load mode", "numa"])
-def test_a_factor_that_was_changed_can_be_changed_back(factor):
-    """The defaults' own option is tried again where others have changed since."""
-    mine = [change for change in setting_changes(RICH) if change.factor == factor]
+@pytest.mark.parametrize(
+    ("factor", "ground"), [("waiting", PLAIN), ("repack", RICH), ("load mode", RICH), ("numa", RICH)]
+)
+def test_a_factor_that_was_changed_can_be_changed_back(factor, ground):
+    """The defaults' own option is tried again where others have changed since (spinning with all usable threads)."""
+    mine = [change for change in setting_changes(ground) if change.factor == factor]
     changed = next(made for change in mine if (made := change.made_of(DEFAULT)) != DEFAULT)
     assert any(change.made_of(changed) == DEFAULT for change in mine)
 
@@ -90,7 +92,7 @@ def test_thread_counts_start_with_all_and_are_each_named_once():
 
 def test_spinning_is_tried_with_all_threads_whatever_number_is_best_asleep():
     """One thread has nobody to wait for: raced against itself, active waiting would never show what it gains."""
-    asleep = Setup(settings=Settings(context_tokens=512, threads=1, threads_batch=2), waiting="passive")
+    asleep = Setup(settings=Settings(context_tokens=512, threads=1, threads_batch=2))
     (active,) = [each for each in thread_changes(4, ("active",)) if each.factor == "waiting"]
     made = active.made_of(asleep).settings
     assert (made.threads, made.threads_batch, made.openmp_wait) == (4, 4, "active")

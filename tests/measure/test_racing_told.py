@@ -5,7 +5,7 @@ import math
 import pytest
 
 from planner.measure.racing import Change, Found, Raced, Workload
-from planner.measure.racing_told import gains, plan_waiting, trials
+from planner.measure.racing_told import gains, trials
 from planner.types.settings import Settings
 from planner.types.tuning import Setup
 
@@ -51,16 +51,3 @@ def test_only_a_confirmed_winner_has_gains():
             assert generate.median == pytest.approx(2.0)
             assert prompt.median == pytest.approx(1.0)
     assert gains(Found(SETUP, None, (), ())) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("passive", "active", "waits"), [(1.3, 1.0, "active"), (1.0, 1.0, "passive"), (0.9, 1.4, "passive")]
-)
-def test_where_the_runtimes_own_waiting_won_a_plan_gets_the_faster_of_the_two(passive, active, waits):
-    """A plan writes one of them; 5 % decide, as active waiting has its price."""
-    races = tuple(
-        raced("waiting", option, "no-gain", generate=ratio, prompt=1.0)
-        for option, ratio in (("passive", passive), ("active", active))
-    )
-    assert plan_waiting(Found(SETUP, None, races, ())) == waits
-    assert plan_waiting(Found(Setup(settings=SETUP.settings, waiting="active"), None, races, ())) == "active"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planner import catalogue
 from planner.measure.racing import search
 from planner.measure.racing_bench import trial_layout
-from planner.measure.racing_space import ACTIVE_GAIN, thread_changes
+from planner.measure.racing_space import SPINNING_GAIN, thread_changes
 from planner.measure.slices import kinds_of_layers
 from planner.measure.store import MeasurementStore
 from planner.measure.suite import Subject
@@ -20,17 +20,18 @@ from planner.types.tuning import Setup
 class Given:
     """A machine with given times for each number of threads and way of waiting."""
 
-    def __init__(self, one: float, active: float) -> None:
-        self.one, self.active, self.clock_s = one, active, 0.0
+    def __init__(self, one: float, spinning: float) -> None:
+        self.one, self.spinning, self.clock_s = one, spinning, 0.0
 
     def enter(self, setups):
         """Nothing to load."""
 
     def time_s(self, setup, kind):
-        """0.1 s, times what one thread and active waiting cost."""
+        """0.1 s, times what one thread and spinning cost."""
         count = setup.settings.threads if kind == "generate" else setup.settings.threads_batch
         self.clock_s += 0.1
-        return 0.1 * (self.one if count == 1 else 1.0) * (self.active if setup.waiting == "active" else 1.0)
+        spins = setup.settings.openmp_wait != "passive"
+        return 0.1 * (self.one if count == 1 else 1.0) * (self.spinning if spins else 1.0)
 
     def leave(self):
         """Nothing disturbs it."""
@@ -41,24 +42,24 @@ class Given:
         return self.clock_s
 
 
-SAFE = Setup(settings=Settings(context_tokens=512, threads=2, threads_batch=2), waiting="passive")
+SAFE = Setup(settings=Settings(context_tokens=512, threads=2, threads_batch=2))
 
 
 @pytest.mark.parametrize(
-    ("one", "active", "threads", "wait"),
+    ("one", "spinning", "threads", "wait"),
     [
-        (1.9, 0.7, 2, "active"),
+        (1.9, 0.7, 2, "default"),
         (1.9, 0.96, 2, "passive"),
         (0.98, 1.5, 2, "passive"),
         (0.90, 3.0, 1, "passive"),
     ],
 )
-def test_only_a_clear_gain_takes_the_place_of_all_threads_that_wait_passively(one, active, threads, wait):
-    """3 % for another number of threads, 5 % for active waiting."""
+def test_only_a_clear_gain_takes_the_place_of_all_threads_that_wait_passively(one, spinning, threads, wait):
+    """3 % for another number of threads, 5 % for spinning."""
     found = search(
-        Given(one, active),
+        Given(one, spinning),
         SAFE,
-        thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN),
+        thread_changes(2, ("default", "passive"), spinning_gain=SPINNING_GAIN),
         _TYPICAL,
         budget_s=100.0,
     )
@@ -69,18 +70,17 @@ def test_only_a_clear_gain_takes_the_place_of_all_threads_that_wait_passively(on
 
 def test_a_trial_without_time_is_not_trusted():
     """What was not raced could have been faster."""
-    found = search(
-        Given(1.9, 0.7), SAFE, thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN), _TYPICAL, budget_s=0.0
-    )
+    changes = thread_changes(2, ("default", "passive"), spinning_gain=SPINNING_GAIN)
+    found = search(Given(1.9, 0.7), SAFE, changes, _TYPICAL, budget_s=0.0)
     assert not _choice(found).trusted
 
 
-@given(one=st.floats(0.5, 2.0), active=st.floats(0.5, 2.0), budget_s=st.floats(0.0, 30.0))
-def test_what_is_trusted_is_what_all_the_time_in_the_world_would_have_found(one, active, budget_s):
+@given(one=st.floats(0.5, 2.0), spinning=st.floats(0.5, 2.0), budget_s=st.floats(0.0, 30.0))
+def test_what_is_trusted_is_what_all_the_time_in_the_world_would_have_found(one, spinning, budget_s):
     """A race, or the winner's last one, that the time ended is no reason to keep a choice for good."""
-    changes = tuple(thread_changes(2, ("active", "passive"), active_gain=ACTIVE_GAIN))
+    changes = tuple(thread_changes(2, ("default", "passive"), spinning_gain=SPINNING_GAIN))
     short, whole = (
-        _choice(search(Given(one, active), SAFE, changes, _TYPICAL, budget_s=each)) for each in (budget_s, 1e6)
+        _choice(search(Given(one, spinning), SAFE, changes, _TYPICAL, budget_s=each)) for each in (budget_s, 1e6)
     )
     assert whole.trusted
     found, wanted = (msgspec.structs.replace(each, basis="", trusted=True) for each in (short, whole))

@@ -190,7 +190,7 @@ def tuning(chosen: Candidate) -> Tuning:
     """Three races, one won: pinned, huge pages, threads that wait passively."""
     faster = Ratio(median=1.31, low=1.27, high=1.35, pairs=4)
     settings = msgspec.structs.replace(chosen.settings, threads=4, threads_batch=8, load_mode="none")
-    setup = Setup(settings=settings, waiting="passive", cpus=(0, 2, 4, 6), numa="distribute", huge_pages=True)
+    setup = Setup(settings=settings, cpus=(0, 2, 4, 6), numa="distribute", huge_pages=True)
     return Tuning(
         model="qwen3-8b", quantization="Q4_K_M", use="chat", prompt_tokens=300, answer_tokens=400,
         default=Setup(settings=chosen.settings), recommended=setup, answer=faster, generate=faster,

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from msgspec.structs import replace
 
 from planner.errors import BadInputError, UsageError
-from planner.render.export import FORMATS, export
+from planner.render.export import FORMATS, ExportOptions, export
 from planner.render.export.env import EXTRA, SWITCHES, VARIABLES
 from planner.render.export.words import say
 
+IMAGE = "ghcr.io/ggml-org/llama.cpp:server-b9999"
 SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -45,6 +47,21 @@ def test_no_text_file_holds_bytes_that_are_no_text(deployed):
                 export(name, bad)
             assert raised.value.code == "unsayable"
             assert f"U+{ord(character):04X}" in raised.value.message
+
+
+def test_where_waiting_is_left_to_the_runtime_no_format_has_a_variable_for_it(deployed):
+    """A plan without variables is said by every format, and what is YAML stays it."""
+    made = deployed()
+    made = replace(made, settings=replace(made.settings, openmp_wait="default"))
+    for name in FORMATS:
+        with_one, without = (
+            export(name, replace(made, environment=each), ExportOptions(image=IMAGE)) for each in ({"OMP_X": "1"}, {})
+        )
+        assert ("OMP_X" in "".join(with_one.values())) == (name not in ("modelfile", "prometheus", "cyclonedx"))
+        for path, text in without.items():
+            assert "OMP_" not in text
+            if path.endswith((".yaml", ".yml")):
+                assert all(isinstance(document, dict) for document in yaml.safe_load_all(text))
 
 
 def test_characters_are_named():

@@ -47,7 +47,7 @@ settings_st = st.builds(
     op_offload=st.booleans(),
     threads=st.integers(1, 512),
     threads_batch=st.integers(1, 512),
-    openmp_wait=st.sampled_from(["active", "passive"]),
+    openmp_wait=st.sampled_from(["active", "passive", "default"]),
 )
 
 
@@ -97,7 +97,7 @@ def test_the_command_line_says_exactly_the_settings(settings, offload):
         speculation=flags.get("--spec-type", "none"),
         threads=int(flags["--threads"]),
         threads_batch=int(flags["--threads-batch"]),
-        openmp_wait=environment(settings)["OMP_WAIT_POLICY"],
+        openmp_wait=environment(settings).get("OMP_WAIT_POLICY", "default"),
     )
     untold = Settings(context_tokens=1)
     silent = set() if offload else set(ABOUT_GPUS)

@@ -58,7 +58,8 @@ def test_the_command_begins_with_the_mask_and_ends_with_numa(tuning):
 @pytest.mark.parametrize("waiting", ["default", "passive", "active"])
 def test_the_python_call_is_python_and_says_what_cannot_be_set_inside(tuning, waiting):
     """The waiting before the import, the mask too, the C library's pages before Python itself."""
-    setup = replace(tuning.recommended, waiting=waiting, settings=replace(tuning.recommended.settings, repack=False))
+    settings = replace(tuning.recommended.settings, repack=False, openmp_wait=waiting)
+    setup = replace(tuning.recommended, settings=settings)
     text = python_call(setup, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, weights_file="m.gguf", offload=False)
     ast.parse(text)
     assert ("OMP_WAIT_POLICY" in text) == (waiting != "default")

@@ -37,9 +37,10 @@ def render(deployment: Deployment, options: ExportOptions) -> dict[str, str]:  #
         yarn=yarn,
         thinking=deployment.thinking if "--reasoning" in deployment.argv else None,
     )
-    environment = " ".join(f"{name}={value}" for name, value in sorted(deployment.environment.items()))
+    variables = "".join(f"{name}={value} " for name, value in sorted(deployment.environment.items()))
     head = [
-        f"# The server: {environment} python -m llama_cpp.server --config_file {deployment.name}.config.json",
+        f"# The server: {variables}python -m llama_cpp.server --config_file {deployment.name}.config.json",
+        "# planner serve is faster: by itself this server computes in several threads that hinder one another.",
         *(f"# Of the plan it cannot do: {each}." for each in server_differences(deployment.settings, offload=offload)),
         "",
     ]

@@ -26,7 +26,7 @@ from planner.types.tuning import Setup
 
 __all__ = ["FACT", "KnownThreads", "ThreadChoice", "choose_threads", "kept_choice", "tuned_fact"]
 
-FACT = "threads"
+FACT = "threads-and-waiting"
 _LENGTHS = Lengths(generate=6, prompt=32)
 _TYPICAL = Workload(prompt_tokens=400, answer_tokens=400)
 

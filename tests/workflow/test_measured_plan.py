@@ -6,6 +6,7 @@ import pytest
 from planner import catalogue, workflow
 from planner.measure.racing_bench import trial_layout
 from planner.measure.slices import weights_bytes
+from planner.measure.threads import FACT
 from planner.types.plan import Goal
 from planner.workflow.session import open_session
 from planner.workflow.timing import subject_of, trial_of
@@ -28,7 +29,7 @@ def test_a_measured_plan_says_so_and_is_not_measured_twice(tmp_path):
     stages = []
     for _ in range(4):
         first = workflow.plan(goal, measure="quick", progress=lambda *told: stages.append(told))
-        if list(tmp_path.rglob("threads.fact")) or first.machine.cpu.usable_threads == 1:
+        if list(tmp_path.rglob(f"{FACT}.fact")) or first.machine.cpu.usable_threads == 1:
             break
     speed = first.chosen.speed.generate
     assert speed.origin == "measured"
@@ -40,7 +41,7 @@ def test_a_measured_plan_says_so_and_is_not_measured_twice(tmp_path):
     if measurement.conditions.disturbed:
         pytest.skip(f"this machine is too busy to keep a measurement: {measurement.conditions.disturbed[0]}")
     # With one thread there is nothing to choose between.
-    assert list(tmp_path.rglob("threads.fact")) or first.machine.cpu.usable_threads == 1
+    assert list(tmp_path.rglob(f"{FACT}.fact")) or first.machine.cpu.usable_threads == 1
     second = workflow.plan(goal, measure="quick")
     assert second.measurements == first.measurements
     unmeasured = workflow.plan(goal, measure="none")

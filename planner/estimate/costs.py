@@ -44,7 +44,7 @@ apart to be fetched ahead, ``again`` those that another head has fetched already
 recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
-COUNTING = 3
+COUNTING = 4
 """Grows whenever the same graph comes to other amounts: costs that were solved for with others mean something else."""
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 256)
 """Numbers of columns of a product between which its time is a straight line."""
@@ -62,8 +62,9 @@ _JUMP = (4, 8)
 """Between these two the straight line goes on as before: from 8 on another kernel takes over (``tiled.cpp``)."""
 _STARTED_BYTES = 256 << 10
 """A matrix of at least so many bytes is a whole start; smaller ones are their share of it."""
-_WHOLE_ROW = 2048  # numbers
-_LLAMAFILE = ("f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "iq4_nl")
+_LLAMAFILE = {"f32": 2048, "f16": 2048, "bf16": 2048, "q8_0": 1024, "q4_0": 1024, "q5_0": 1024, "iq4_nl": 1024}
+"""Types whose products of several columns kernels of llamafile compute, and from how many numbers on a row costs whole
+to begin; shorter ones are their share of it. Those of floats and of blocks are two kernels (``sgemm.cpp``)."""
 _REPACKED_STEP = 4  # columns that a kernel of repacked weights takes at once; what is left goes one by one
 _NEAR_MULTIPLE = 3.0
 """Of the second-level caches of the cores: what of one head of a cache of keys and values stays near."""
@@ -168,11 +169,11 @@ def _share_out(counted: dict[str, float], weight: Operand, rows: float, columns:
 
     Threads take them in chunks of 64 for one column, of 16 for more; in some types kernels of llamafile take over from
     two columns on, in others tiled ones from 8 on (ggml-cpu.c, sgemm.cpp, tiled.cpp). Those of llamafile walk along
-    four rows at once: 80 to 110 ns a row on two cores of AMD EPYC, for 2, 4 and 8 columns alike, and for BF16 and Q8_0
-    of 2,048 to 12,288 numbers; half of that for 1,024.
+    four rows at once: 40 to 110 ns a row on two cores of AMD EPYC, for 2, 4 and 8 columns alike, and for BF16 and Q8_0
+    of 2,048 to 12,288 numbers; for 1,024 half of that in BF16, all of it in Q8_0.
     """
     if columns > 1 and weight.type in _LLAMAFILE:
-        counted["row"] += rows * min(1.0, weight.shape[0] / _WHOLE_ROW)
+        counted["row"] += rows * min(1.0, weight.shape[0] / _LLAMAFILE[weight.type])
     elif columns < _JUMP[1]:
         counted["chunk"] += _whole(weight) * rows / _chunk_rows(columns)
 

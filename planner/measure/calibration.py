@@ -48,9 +48,10 @@ FACT = "calibration"
 _GROUP_BYTES = 900 << 20
 _GROUP_PROBES = 6
 _AT_LEAST = 2
-_TWICE_UP_TO = 2
-"""Groups up to this rank are visited twice, half a minute apart: a neighbour on the host keeps a machine slow for
-seconds, which is as long as one visit."""
+_TWICE_UP_TO, _THRICE_UP_TO = 2, 0
+"""Groups up to these ranks are visited twice and three times, spread over the whole: a neighbour on the host keeps a
+machine slow for seconds, which is as long as one visit. What is told of a full context is four times as deep as what
+was timed, and its errors grow with it."""
 _LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
 """Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
 _TOLERANCE = 0.5
@@ -285,14 +286,16 @@ def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
 
 
 def _turns(groups: Sequence[Sequence[Probe]]) -> list[_Turn]:
-    """A visit to every group, then another to the important ones, which share their time between the two."""
-    important = [group for group in groups if group[0].rank <= _TWICE_UP_TO]
-    others = [group for group in groups if group[0].rank > _TWICE_UP_TO]
-    first = [
-        *(_Turn(each, _weight(each) / 2, 2) for each in important),
-        *(_Turn(each, _weight(each), 1) for each in others),
-    ]
-    return [*first, *(turn._replace(again=True) for turn in first[: len(important)])]
+    """A visit to every group, then others to the important ones, which share their time among all of theirs."""
+    turns: list[_Turn] = []
+    for group in groups:
+        rank = group[0].rank
+        visits = 3 if rank <= _THRICE_UP_TO else 2 if rank <= _TWICE_UP_TO else 1
+        turns.append(_Turn(group, _weight(group) / visits, visits))
+    thrice = [turn._replace(again=True) for turn in turns if turn.of == 3]
+    twice = [turn._replace(again=True) for turn in turns if turn.of >= 2]
+    middle = next((place for place, turn in enumerate(turns) if turn.of == 1), len(turns))
+    return [*turns[:middle], *thrice, *turns[middle:], *twice]
 
 
 def _weight(group: Sequence[Probe]) -> float:
@@ -322,7 +325,7 @@ def _visit(
                     notes.append(f"{probe.label}: {error.message}")
         graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
         runs = [ProbeRun(probe, test, []) for probe in opened for test in probe.tests]
-        glances = timed_rounds(bench, reference, runs, begin + share_s, at_least=_AT_LEAST // turn.of)
+        glances = timed_rounds(bench, reference, runs, begin + share_s, at_least=max(1, _AT_LEAST // turn.of))
         return _Visit(runs, graphs, glances)
     finally:
         bench.close([probe.label for probe in opened])

@@ -1,6 +1,7 @@
 """Calibration: what it times covers the catalogue, its signature is checked, and it keeps to its time."""
 
 import time
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -12,7 +13,7 @@ from planner.engine.graphs import Graphs
 from planner.engine.oracle import Oracle
 from planner.gguf.ggml_types import tensor_bytes
 from planner.measure.bench import Bench
-from planner.measure.calibration import Calibration, calibrate_costs, signature_of, told
+from planner.measure.calibration import Calibration, _groups, _turns, calibrate_costs, signature_of, told
 from planner.measure.calibration_design import COMMON_TYPES, WEIGHT_TYPES, probes
 from planner.measure.slices import weights_bytes
 from planner.types.model import Quantization
@@ -120,6 +121,19 @@ def test_a_calibration_of_other_conditions_is_refused_and_says_why(change, named
     """Whatever costs depend on is in the signature."""
     assert signature().differs(signature()) is None
     assert named in signature().differs(signature(**change))
+
+
+def test_what_counts_most_is_visited_most_often_and_never_twice_in_a_row(known):
+    """One visit meets one mood of a shared machine; the first group is what a full context is told from."""
+    turns = _turns(_groups(probes(known, cache_bytes=32 * MIB)))
+    labels = [tuple(probe.label for probe in turn.group) for turn in turns]
+    assert [labels.count(labels[place]) for place in (0, 1, 7)] == [3, 2, 1]
+    assert {"thin", "attention-128", "attention-256", "attention-64"} <= set(labels[0])
+    assert all(one != other for one, other in pairwise(labels))
+    assert len({turn.group[0].label for turn in turns if not turn.again}) == len(set(labels))
+    assert sum(turn.weight for turn in turns) == pytest.approx(
+        sum(1 / (1 + probe.rank) for probe in probes(known, cache_bytes=32 * MIB))
+    )
 
 
 @pytest.mark.engine

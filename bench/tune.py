@@ -74,7 +74,9 @@ def here() -> tuple[Ground, Setup]:
     cpu, found = machine.detect(models_dir=Path.home()).cpu, places()
     threads = cpu.physical_cores or cpu.logical_cpus
     ground = Ground(cpu.usable_threads, threads, huge_pages=found.huge_pages_on_request, prompt_tokens=64)
-    return ground, Setup(settings=Settings(context_tokens=512, threads=threads, threads_batch=threads))
+    return ground, Setup(
+        settings=Settings(context_tokens=512, threads=threads, threads_batch=threads, openmp_wait="default")
+    )
 
 
 def lengths_for(layout: Layout, default: Setup, folder: Path) -> Lengths:

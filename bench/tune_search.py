@@ -157,7 +157,7 @@ def as_plain(setup: Setup) -> dict[str, Any]:
     """What of a setup was searched, for the record."""
     settings = setup.settings
     return {
-        "waiting": setup.waiting,
+        "waiting": settings.openmp_wait,
         "huge_pages": setup.huge_pages,
         "threads": settings.threads,
         "threads_batch": settings.threads_batch,

@@ -12,6 +12,7 @@ import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 __all__ = ["main"]
@@ -22,7 +23,8 @@ _END = object()
 def main() -> None:
     """The server's own ``main``, whose work goes to one thread."""
     # A plain file: its folder stands first, and what lies there has names of its own.
-    del sys.path[0]
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [each for each in sys.path if not each or Path(each).resolve() != here]
     from llama_cpp.server import app  # noqa: PLC0415 - only now can it be found
 
     thread = ThreadPoolExecutor(1, "computing")

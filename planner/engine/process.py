@@ -19,7 +19,7 @@ from typing import Final
 from planner.engine.protocol import MAX_LINE_BYTES, NotAReplyError
 from planner.types.settings import Waiting
 
-__all__ = ["WorkerProcess", "child_environment", "has_exited"]
+__all__ = ["WorkerProcess", "child_environment", "has_exited", "waiting_environment"]
 
 KEPT_STDERR_BYTES: Final = 256 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
@@ -63,8 +63,8 @@ _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 def child_environment(parent: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """What the child sees: names from an allow-list of ``parent``, never a secret, then ``extra``.
 
-    An empty value in ``extra`` takes a name away.
-    ``GGML_NO_BACKTRACE`` is always set: without it ggml starts a debugger in its abort path, which takes seconds.
+    An empty value in ``extra`` takes its name away. ``GGML_NO_BACKTRACE`` is always set: without it ggml
+    starts a debugger in its abort path, which takes seconds.
     """
     passed = {
         name: value

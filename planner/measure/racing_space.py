@@ -15,11 +15,11 @@ from planner.types.measurement import TestKind
 from planner.types.settings import CacheType, Waiting
 from planner.types.tuning import Setup
 
-__all__ = ["ACTIVE_GAIN", "SPINNING_GAIN", "Ground", "setting_changes", "thread_changes", "thread_counts"]
+__all__ = ["SPINNING_GAIN", "Ground", "setting_changes", "thread_changes", "thread_counts"]
 
 SPINNING_GAIN = 0.05
 """What any spinning must gain over sleeping: beside another busy program it takes up to forty times as long."""
-ACTIVE_GAIN = 0.05
+_ACTIVE_GAIN = 0.05
 """What active waiting must gain: it keeps the cores busy for minutes after an answer."""
 
 _MICRO_BATCHES = (128, 256, 1024, 2048)
@@ -65,7 +65,7 @@ def thread_changes(
     for count in counts or thread_counts(usable):
         yield _setting("prompt threads", str(count), _PROMPT, threads_batch=count)
     for wait in waits:
-        gain = {"passive": GAIN, "default": spinning_gain, "active": ACTIVE_GAIN}[wait]
+        gain = {"passive": GAIN, "default": spinning_gain, "active": _ACTIVE_GAIN}[wait]
         yield Change("waiting", wait, _waits(wait, usable), BOTH, gain)
     for count in counts or thread_counts(usable):
         yield _setting("threads", str(count), _DECODE, threads=count)

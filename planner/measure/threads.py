@@ -85,27 +85,34 @@ class KnownThreads:
         """What this run's own trial found: where it is not trusted, nobody else gets it."""
         self._store = store
         self._asked_threads = asked_threads
+        self._read: dict[str, ThreadChoice | None] = {}
 
     def known(self, shape_key: str, quantization: str) -> ThreadChoice | None:
         """What was found for this model or on this machine; ``None`` before a trial."""
-        kept = None
-        if self._store is not None:
-            kept = kept_choice(self._store, self.usable_threads, fact=tuned_fact(shape_key, quantization))
-            kept = kept or self.trial or kept_choice(self._store, self.usable_threads)
-        return kept or self.trial
+        return self._kept(tuned_fact(shape_key, quantization)) or self.trial or self._kept(FACT)
 
     def of(self, shape_key: str, quantization: str) -> ThreadChoice:
         """The same, or the safe threads, which wait passively, before a trial."""
-        found = self.known(shape_key, quantization) or ThreadChoice(
-            threads=self.usable_threads,
-            threads_batch=self.usable_threads,
-            openmp_wait="passive",
-            basis="all usable threads, passive waiting",
-            trusted=False,
-        )
+        found = self.known(shape_key, quantization) or _safe(self.usable_threads)
         if self._asked_threads is None:
             return found
         return msgspec.structs.replace(found, threads=self._asked_threads, threads_batch=self._asked_threads)
+
+    def _kept(self, fact: str) -> ThreadChoice | None:
+        """What stands in the store, read once: a plan asks for each of its candidates."""
+        if self._store is not None and fact not in self._read:
+            self._read[fact] = kept_choice(self._store, self.usable_threads, fact=fact)
+        return self._read.get(fact)
+
+
+def _safe(usable_threads: int) -> ThreadChoice:
+    """All usable threads, which sleep while they wait: half the best speed at worst, beside other programs too."""
+    return ThreadChoice(
+        threads=usable_threads,
+        threads_batch=usable_threads,
+        openmp_wait="passive",
+        basis="all usable threads, passive waiting",
+    )
 
 
 def choose_threads(
@@ -123,12 +130,7 @@ def choose_threads(
     Kept in ``store`` for this machine and engine build, and then answered at once. On a machine with one usable
     thread there is nothing to try.
     """
-    safe = ThreadChoice(
-        threads=usable_threads,
-        threads_batch=usable_threads,
-        openmp_wait="passive",
-        basis="all usable threads, passive waiting",
-    )
+    safe = _safe(usable_threads)
     if usable_threads <= 1:
         return safe
     kept = kept_choice(store, usable_threads) if store is not None else None

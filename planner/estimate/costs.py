@@ -39,12 +39,13 @@ wait for one another once more, ``start`` the matrices of weights that they begi
 is as fast as it can be, and ``chunk`` the pieces of a matrix that threads take in turns where nothing is repacked.
 ``out`` are the numbers that products make, ``row`` the rows that the kernels of llamafile begin for several columns,
 ``quantize`` the numbers that are brought into the type of a product. ``attn/…`` are multiplications of queries with
-keys and values, ``pos/…`` the scores, ``kv/…`` the bytes of cache they read, ``jump`` the rows of it that lie too far
-apart to be fetched ahead, ``again`` those that another head has fetched already. ``state/…`` are the updates of
-recurrent states. ``op/…`` are bytes that another operation reads and writes.
+keys and values (those of one latent vector apart: it is read again for each head), ``pos/…`` the scores, ``kv/…`` the
+bytes of cache they read, ``jump`` the rows of it that lie too far apart to be fetched ahead, ``again`` those that
+another head has fetched already. ``state/…`` are the updates of recurrent states. ``op/…`` are bytes that another
+operation reads and writes.
 """
 
-COUNTING = 4
+COUNTING = 5
 """Grows whenever the same graph comes to other amounts: costs that were solved for with others mean something else."""
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 256)
 """Numbers of columns of a product between which its time is a straight line."""
@@ -253,14 +254,16 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
     tokens = queries.shape[1]
     heads, streams = _at(queries.shape, 2), _at(queries.shape, 3)
     seen = place.seen(keys.shape[1], tokens)
-    path = "tiled" if tokens >= TILED_TOKENS and keys.type in _PLAIN_CACHE else "single"
+    # Where keys and values differ in width there is one latent vector, and the values are its beginning.
+    latent = keys.shape[0] != values.shape[0]
+    tiled = tokens >= TILED_TOKENS and keys.type in _PLAIN_CACHE
+    path = "tiled" if tiled else "latent" if latent else "single"
     scores = node.times * streams * heads * tokens * seen
     width = keys.shape[0] + values.shape[0]
     counted[f"attn/{path}/{keys.type}"] += scores * width
     counted[f"pos/{path}"] += scores
-    if path == "single":
-        # Where keys and values differ in width there is one latent vector, and the values are its beginning.
-        row = _row_bytes(keys) + (_row_bytes(values) if keys.shape[0] == values.shape[0] else 0)
+    if not tiled:
+        row = _row_bytes(keys) + (0 if latent else _row_bytes(values))
         kv_heads = _at(keys.shape, 2)
         counted[f"kv/{keys.type}"] += node.times * streams * kv_heads * seen * row
         # A token of one sequence is shared out by cells, tokens of several are by heads (ops.cpp).

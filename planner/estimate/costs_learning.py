@@ -10,7 +10,7 @@ from statistics import median
 
 from planner.estimate.costs import NEAR_UNKNOWN, Near
 from planner.estimate.costs_fit import Fit, Sample, fit
-from planner.estimate.costs_priors import guess, prior, relatives
+from planner.estimate.costs_priors import beside, counterpart, guess, prior, relatives
 from planner.estimate.costs_table import CostTable, Timing
 
 __all__ = ["MODEL_DOUBT", "learn_costs"]
@@ -24,6 +24,8 @@ _LATER = 0.6
 five results at the usual pace lie in their interval in each of two records of three calibrations and 22 models, one
 with active waiting and one with passive (84 and 75 %): they were chosen on them."""
 _LEAST_RELATIVES = 3
+_LEAST_BESIDE = 0.4
+"""Experts that seem to take less of their counterparts' time, or more than the inverse, were not told apart."""
 
 
 def learn_costs(
@@ -43,7 +45,8 @@ def learn_costs(
     names = {name for sample in samples for name in sample.amounts}
     first = fit(samples, {name: prior(name) for name in names})
     factors = _factors(first)
-    found = fit(samples, {name: guess(name, factors) for name in names})
+    costs = dict(zip(first.names, first.costs, strict=True))
+    found = fit(samples, {name: guess(name, factors, costs) for name in names})
     return CostTable(
         names=found.names,
         costs=tuple(_rounded(each) for each in found.costs),
@@ -65,7 +68,20 @@ def _factors(found: Fit) -> dict[str, float]:
         if spread < expected.doubt / 2 and found.costs[place] > 0:
             for group in relatives(name):
                 ratios.setdefault(group, []).append(found.costs[place] / expected.cost_ns)
-    return {group: median(each) for group, each in ratios.items() if len(each) >= _LEAST_RELATIVES}
+    kept = {group: median(each) for group, each in ratios.items() if len(each) >= _LEAST_RELATIVES}
+    return kept | {group: median(each) for group, each in _beside(found).items()}
+
+
+def _beside(found: Fit) -> dict[str, list[float]]:
+    """By group of experts: how many times their counterparts those that were timed take."""
+    costs = dict(zip(found.names, found.costs, strict=True))
+    ratios: dict[str, list[float]] = {}
+    for name, cost in costs.items():
+        alike = costs.get(counterpart(name) or "", 0.0)
+        if alike > 0 and cost > 0:
+            for group in beside(name):
+                ratios.setdefault(group, []).append(min(max(cost / alike, _LEAST_BESIDE), 1 / _LEAST_BESIDE))
+    return ratios
 
 
 def _scatter(residuals: Sequence[float]) -> float:

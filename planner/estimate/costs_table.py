@@ -60,12 +60,13 @@ class CostTable(Report, frozen=True, kw_only=True):
     def took(self, amounts: Mapping[str, float]) -> Took | None:
         """How long this work takes; ``None`` where too little of it is known."""
         places = {name: place for place, name in enumerate(self.names)}
+        costs = dict(zip(self.names, self.costs, strict=True))
         known = [(places[name], amount) for name, amount in amounts.items() if name in places]
         middle = sum(self.costs[place] * amount for place, amount in known)
         variance = sum(a * b * self.covariance[i][j] for i, a in known for j, b in known)
         for name, amount in amounts.items():
             if name not in places:
-                supposed = guess(name, self.factors)
+                supposed = guess(name, self.factors, costs)
                 middle += supposed.cost_ns * amount
                 variance += (supposed.cost_ns * amount * supposed.doubt) ** 2
         if middle <= 0:

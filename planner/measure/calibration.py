@@ -7,27 +7,22 @@ of this machine (a signature is checked before any use), and a calibration that 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import msgspec
-
-from planner.engine.graphs import Graph
-from planner.errors import EngineError
 from planner.estimate.costs import COUNTING, Near, amounts
 from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe
-from planner.measure.calibration_rounds import ProbeRun, timed_rounds
+from planner.measure.calibration_rounds import GraphsOf, ProbeRun, Sitting
 from planner.measure.conditions import Watch
-from planner.measure.pace import AS_IT_WAS, pace
-from planner.measure.reference import Glance, ReferenceRuns
+from planner.measure.reference import Glance
 from planner.measure.slices import weights_bytes
 from planner.measure.statistics import robust_deviation
 from planner.types import Report
-from planner.types.measurement import Conditions, Reference
+from planner.types.measurement import Conditions, Reference, Test
 from planner.types.settings import FlashAttention, Settings, Waiting
 
 __all__ = [
@@ -37,7 +32,6 @@ __all__ = [
     "Cost",
     "Signature",
     "calibrate_costs",
-    "probe_settings",
     "signature_of",
     "told",
 ]
@@ -46,20 +40,17 @@ FACT = "calibration"
 """The name under which a calibration is kept beside the measurements of its machine and engine build."""
 
 _GROUP_BYTES = 900 << 20
-_GROUP_PROBES = 6
-_AT_LEAST = 2
-_TWICE_UP_TO, _THRICE_UP_TO = 2, 0
-"""Groups up to these ranks are visited twice and three times, spread over the whole: a neighbour on the host keeps a
-machine slow for seconds, which is as long as one visit. What is told of a full context is four times as deep as what
-was timed, and its errors grow with it."""
-_LEAST_DOUBT, _ONE_DOUBT = 0.02, 0.05
-"""Relative: what a time of a few repetitions is off by at least, and one repetition, however well they agree."""
+_OPENED_AT_ONCE, _PASSING_AT_ONCE = 2, 6
+"""Phantoms that are opened before the clock is looked at again, and that are open together while they pass by."""
+_STAYS_UP_TO = 2
+"""Phantoms up to this rank stay open for the whole calibration."""
+_PASSING_S = 3.0
+"""What a group that passes by takes, before the first one did."""
+_LEAST_DOUBT = 0.02
+"""Relative: what a time is off by at least, however often it was taken."""
 _TOLERANCE = 0.5
 """Of what a measurement bears from others: a calibration taken while a test suite used 16 % of one CPU, well within
 that, was off by 13 % in decode, and it would be believed for months."""
-
-GraphsOf = Callable[[Probe, Settings], Sequence[Graph]]
-"""Asks the engine for the graph of one micro-batch of each test of a probe."""
 
 
 class Signature(Report, frozen=True, kw_only=True):
@@ -132,21 +123,6 @@ class CalibrationTold(Report, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class _Turn(NamedTuple):
-    """One of the visits that a group gets, of how many, and what share of the time it has."""
-
-    group: Sequence[Probe]
-    weight: float
-    of: int
-    again: bool = False
-
-
-class _Visit(NamedTuple):
-    runs: list[ProbeRun]
-    graphs: list[Graph]
-    glances: list[Glance]
-
-
 def signature_of(settings: Settings, *, machine_key: str, cpu: str, isa: Sequence[str], engine_build: str) -> Signature:
     """The signature of speeds on this machine under ``settings``."""
     return Signature(
@@ -163,22 +139,6 @@ def signature_of(settings: Settings, *, machine_key: str, cpu: str, isa: Sequenc
     )
 
 
-def probe_settings(probe: Probe, settings: Settings) -> Settings:
-    """``settings`` as a phantom of the calibration is opened with them."""
-    return msgspec.structs.replace(
-        settings,
-        context_tokens=probe.context_tokens,
-        parallel=probe.parallel,
-        # One cache for all: a graph of fewer sequences than the context was made for can be asked for.
-        kv_unified=probe.parallel > 1,
-        cache_type_k=probe.cache_type,
-        cache_type_v=probe.cache_type,
-        batch=512,
-        ubatch=512,
-        load_mode="mmap",
-    )
-
-
 def calibrate_costs(
     bench: Bench,
     probes: Sequence[Probe],
@@ -188,6 +148,7 @@ def calibrate_costs(
     signature: Signature,
     budget_s: float,
     near_bytes: int = 0,
+    room_bytes: int = _GROUP_BYTES,
     effort: Literal["quick", "full"] = "full",
     progress: Progress = no_progress,
 ) -> Calibration:
@@ -202,38 +163,25 @@ def calibrate_costs(
 
     begin = time.monotonic()
     near = Near(near_bytes, settings.threads)
-    watch: Watch | None = None
-    seen: list[_Visit] = []
-    notes: list[str] = []
-    turns = _turns(_groups(probes))
-    # Timed beside every group: it tells how unsteady the machine is, and later how fast it was.
-    known = next((each for each in probes if each.label == REFERENCE), None)
-    reference: ReferenceRuns | None = None
-    for place, turn in enumerate(turns):
-        spent_s = time.monotonic() - begin
-        share_s = (budget_s - spent_s) * turn.weight / sum(each.weight for each in turns[place:])
-        if spent_s > budget_s or share_s <= 0:
-            notes += [f"{each.label}: no time was left" for each in turn.group if not turn.again]
-            continue
-        progress(f"timing {turn.group[0].label}", spent_s / budget_s, budget_s)
-        if watch is None:
-            watch = _watch(bench, turn.group[0], settings)
-            if known is not None:
-                reference = ReferenceRuns(bench, known.layout, settings)
-        seen.append(_visit(bench, reference, turn, settings, graphs_of, share_s, notes))
-    glances = [each for visit in seen for each in visit.glances]
-    unsteadiness = _unsteadiness([each.answer_ns for each in glances])
+    known = next((each for each in probes if each.label == REFERENCE), probes[0])
+    sitting = Sitting(bench, settings, graphs_of, known.layout)
+    watch = Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)
+    try:
+        left_out = _sit(sitting, probes, room_bytes, begin, budget_s, progress)
+    finally:
+        sitting.end()
+    unsteadiness = _unsteadiness([each.answer_ns for each in sitting.glances])
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
         effort=effort,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
-        conditions=(watch or Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)).finish(),
-        table=learn_costs(_timings(seen, near), near=near, unsteadiness=unsteadiness),
+        conditions=watch.finish(),
+        table=learn_costs(_timings(sitting.runs, near), near=near, unsteadiness=unsteadiness),
         unsteadiness=round(unsteadiness, 4),
-        reference=_told(glances),
-        notes=tuple(notes),
+        reference=_told(sitting.glances),
+        notes=(*sitting.notes, *(f"{label}: no time was left" for label in left_out)),
     )
 
 
@@ -250,99 +198,95 @@ def _unsteadiness(reference_ns: Sequence[float]) -> float:
     return robust_deviation(reference_ns) / median(reference_ns) if reference_ns else 0.0
 
 
-def _timings(visits: Sequence[_Visit], near: Near) -> list[Timing]:
-    """Each test with its runs of all visits, as they would have been at the pace of the whole calibration."""
-    usual = _told([each for visit in visits for each in visit.glances])
-    found: dict[str, tuple[ProbeRun, Graph]] = {}
-    for visit in visits:
-        then = _told(visit.glances)
-        was = AS_IT_WAS if usual is None or then is None else pace(then, usual)
-        for run, graph in zip(visit.runs, visit.graphs, strict=True):
-            known, _ = found.setdefault(f"{run.probe.label} {run.test.label}", (run._replace(took_ns=[]), graph))
-            slower = was.prompt if run.test.kind == "prompt" else was.generate
-            known.took_ns.extend(ns / slower for ns in run.took_ns)
-    return [_timing(run, graph, near) for run, graph in found.values()]
+def _sit(
+    sitting: Sitting, probes: Sequence[Probe], room_bytes: int, begin_s: float, budget_s: float, progress: Progress
+) -> list[str]:
+    """Open and time ``probes`` within the budget; the labels of those for which no time was left.
+
+    First all that stays, the important ones first; then its turns and a few of the others take turns.
+    """
+    staying, passing = _stays(probes, room_bytes)
+    until_s = begin_s + budget_s
+    left_out: list[Probe] = []
+
+    def begins(group: Sequence[Probe]) -> bool:
+        now = time.monotonic()
+        if now > until_s:
+            left_out.extend(group)
+            return False
+        progress(f"timing {group[0].label}", (now - begin_s) / budget_s, budget_s)
+        return True
+
+    for group in _groups(staying, _OPENED_AT_ONCE):
+        if begins(group):
+            sitting.keep_open(group)
+    groups = _groups(passing, _PASSING_AT_ONCE)
+    passed_s: list[float] = []
+    for place, group in enumerate(groups):
+        now = time.monotonic()
+        sitting.go_on(now + _turn_s(until_s - now, len(groups) - place, passed_s))
+        opened_s = time.monotonic()
+        if begins(group):
+            sitting.pass_by(group, until_s)
+            passed_s.append(time.monotonic() - opened_s)
+    sitting.go_on(until_s)
+    return [each.label for each in left_out]
 
 
-def _watch(bench: Bench, probe: Probe, settings: Settings) -> Watch:
-    """A watch over the machine that knows our own child, which starts with the first phantom."""
-    bench.open(probe.layout, probe_settings(probe, settings), probe.label)
-    bench.close([probe.label])
-    return Watch(bench.pids, threads=settings.threads, tolerance=_TOLERANCE)
+def _stays(probes: Sequence[Probe], room_bytes: int) -> tuple[list[Probe], list[Probe]]:
+    """What stays open, as far as there is room for it in the order of importance, and what passes by."""
+    staying: list[Probe] = []
+    passing: list[Probe] = []
+    for probe in probes:
+        size = weights_bytes(probe.layout)
+        stays = probe.rank <= _STAYS_UP_TO and size <= room_bytes
+        (staying if stays else passing).append(probe)
+        room_bytes -= size if stays else 0
+    return staying, passing
 
 
-def _groups(probes: Sequence[Probe]) -> list[list[Probe]]:
-    """Probes in their order, a few at a time that are open together."""
+def _turn_s(left_s: float, groups: int, passed_s: Sequence[float]) -> float:
+    """How long what stays has its turns before the next of ``groups``, all of which will take as long as those before.
+
+    A third of the time is for them in any case: they count most.
+    """
+    passing_s = groups * (sum(passed_s) / len(passed_s) if passed_s else _PASSING_S)
+    return max(left_s - passing_s, left_s / 3) / (groups + 1)
+
+
+def _timings(runs: Sequence[ProbeRun], near: Near) -> list[Timing]:
+    """Each test with what it takes at the usual pace of this calibration."""
+    from planner.measure.moments import taken  # noqa: PLC0415 - numpy, which only a calibration needs
+
+    found = taken([list(zip(run.ended_s, run.took_ns, strict=True)) for run in runs])
+    return [
+        Timing(
+            label=f"{run.probe.label} {run.test.label}",
+            amounts=amounts(run.graph, filled=run.test.depth + _written(run.test), near=near),
+            took_ns=each.typical,
+            doubt=math.hypot(_LEAST_DOUBT, each.doubt),
+        )
+        for run, each in zip(runs, found, strict=True)
+    ]
+
+
+def _written(test: Test) -> float:
+    """Tokens of an answer that are in the cache on average while it is timed."""
+    return (test.tokens - 1) / 2 if test.kind == "generate" else 0.0
+
+
+def _groups(probes: Sequence[Probe], most: int) -> list[list[Probe]]:
+    """Probes in their order, at most so many at a time that are opened together."""
     groups: list[list[Probe]] = []
     size = 0
     for probe in probes:
         more = weights_bytes(probe.layout)
-        if not groups or size + more > _GROUP_BYTES or len(groups[-1]) == _GROUP_PROBES:
+        if not groups or size + more > _GROUP_BYTES or len(groups[-1]) == most:
             groups.append([])
             size = 0
         groups[-1].append(probe)
         size += more
     return groups
-
-
-def _turns(groups: Sequence[Sequence[Probe]]) -> list[_Turn]:
-    """A visit to every group, then others to the important ones, which share their time among all of theirs."""
-    turns: list[_Turn] = []
-    for group in groups:
-        rank = group[0].rank
-        visits = 3 if rank <= _THRICE_UP_TO else 2 if rank <= _TWICE_UP_TO else 1
-        turns.append(_Turn(group, _weight(group) / visits, visits))
-    thrice = [turn._replace(again=True) for turn in turns if turn.of == 3]
-    twice = [turn._replace(again=True) for turn in turns if turn.of >= 2]
-    middle = next((place for place, turn in enumerate(turns) if turn.of == 1), len(turns))
-    return [*turns[:middle], *thrice, *turns[middle:], *twice]
-
-
-def _weight(group: Sequence[Probe]) -> float:
-    """What share of the time a group gets: the important ones more of it."""
-    return sum(1.0 / (1 + probe.rank) for probe in group)
-
-
-def _visit(
-    bench: Bench,
-    reference: ReferenceRuns | None,
-    turn: _Turn,
-    settings: Settings,
-    graphs_of: GraphsOf,
-    share_s: float,
-    notes: list[str],
-) -> _Visit:
-    """The runs of one group, and what the reference took meanwhile."""
-    begin = time.monotonic()
-    opened: list[Probe] = []
-    try:
-        for probe in turn.group:
-            try:
-                bench.open(probe.layout, probe_settings(probe, settings), probe.label)
-                opened.append(probe)
-            except EngineError as error:
-                if not turn.again:
-                    notes.append(f"{probe.label}: {error.message}")
-        graphs = [graph for probe in opened for graph in graphs_of(probe, probe_settings(probe, settings))]
-        runs = [ProbeRun(probe, test, []) for probe in opened for test in probe.tests]
-        glances = timed_rounds(bench, reference, runs, begin + share_s, at_least=max(1, _AT_LEAST // turn.of))
-        return _Visit(runs, graphs, glances)
-    finally:
-        bench.close([probe.label for probe in opened])
-
-
-def _timing(run: ProbeRun, graph: Graph, near: Near) -> Timing:
-    samples = run.took_ns
-    typical = median(samples)
-    # A few repetitions agree by chance more often than a machine is as steady as that.
-    spread = max(_ONE_DOUBT, robust_deviation(samples) / typical if len(samples) > _AT_LEAST else 0.0)
-    written = (run.test.tokens - 1) / 2 if run.test.kind == "generate" else 0.0
-    return Timing(
-        label=f"{run.probe.label} {run.test.label}",
-        amounts=amounts(graph, filled=run.test.depth + written, near=near),
-        took_ns=typical,
-        doubt=math.hypot(_LEAST_DOUBT, spread / len(samples) ** 0.5),
-    )
 
 
 def told(calibration: Calibration) -> CalibrationTold:

@@ -30,24 +30,30 @@ WEIGHT_TYPES = (
 _REFERENCE_TYPE = "Q8_0"
 REFERENCE = f"{_REFERENCE_TYPE.lower()}-few"
 """The probe that stands for the machine itself: a usual type, read from RAM."""
-_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q3_K", "Q4_0", "Q5_K", "Q2_K", "IQ4_XS", "IQ4_NL", "IQ3_S", "MXFP4")
+_EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0")
+"""Types of experts that are timed: one of each way in which kernels work. What experts of the others take is told from
+their products of all tokens (``costs_priors``)."""
 _HEAD_TYPES = ("Q6_K", "Q8_0")
 _WIDE_TYPES = ("Q4_K", "Q8_0")
 
 _CACHE_MULTIPLE = 3.0
-_COMMON_MULTIPLE = 5.0
+_COMMON_MULTIPLE = 4.0
 _CODEBOOK_MULTIPLE = 1.2
 """How often the weights of a phantom for few columns fill the last-level cache: what a cache keeps of three times its
 size is seen where a kernel is as fast as RAM, and never where it looks up codebooks."""
 _VISITED_MULTIPLE = 1.5
 _MOST_EXPERT_BYTES = 400 << 20
 _MOST_LAYERS = 24
+_THIN_ANSWER = 8
 _VOCABULARY = 512
 _DEEP = 3072
 _TOGETHER = 8
 """Sequences that a phantom whose few columns are timed has room for: steps of so many answers use one graph again and
 again, while each prompt builds its own."""
-_STEPS = 2
+_STEPS = 1
+_ANSWER = 2
+"""Tokens of an answer: each takes as long in one of sixteen tokens as in one of one, and many short ones are of more
+moments than few long ones."""
 _PLAIN = {"n_vocab": _VOCABULARY, "tied": True}
 
 
@@ -92,16 +98,16 @@ class _Design:
         for place, kind in enumerate(types):
             # Of the last layer a prompt passes through the attention alone: two are the fewest that say something.
             two = self._dense(kind, n_layer=2)
-            rank = 1 if kind in COMMON_TYPES[:6] else 3 if kind in COMMON_TYPES else 5
+            rank = 1 if kind in COMMON_TYPES[:6] else 2 if kind in COMMON_TYPES else 5
             multiple = _COMMON_MULTIPLE if rank == 1 else _CACHE_MULTIPLE
             if kind.startswith(("IQ1", "IQ2", "IQ3")):
                 multiple = _CODEBOOK_MULTIPLE
             layers = min(_MOST_LAYERS, max(2, math.ceil(2 * multiple * self._cache_bytes / _bytes(two))))
-            few = _steps(8 if rank < 5 else 4)
+            few = self._dense(kind, n_layer=layers)
+            found.append(Probe(f"{kind.lower()}-few", few, _steps(), rank=rank, parallel=_TOGETHER))
             found.append(
-                Probe(f"{kind.lower()}-few", self._dense(kind, n_layer=layers), few, rank=rank, parallel=_TOGETHER)
+                Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 256), rank=rank + (place > 2) + (rank == 2))
             )
-            found.append(Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 256), rank=rank + (place > 2)))
         return found
 
     def experts(self, types: tuple[str, ...]) -> list[Probe]:
@@ -111,12 +117,11 @@ class _Design:
         many tokens eight experts do, two of them visited: eight and 48 times, as by prompts of real models.
         """
         found = []
-        for place, kind in enumerate(types):
-            rank = 2 if place < 2 else 4
-            few = _steps(8, 2, 8)
-            found.append(Probe(f"{kind.lower()}-experts", self._visited(kind), few, rank=rank, parallel=_TOGETHER))
+        for kind in types:
+            few = _steps(2, 8)
+            found.append(Probe(f"{kind.lower()}-experts", self._visited(kind), few, rank=3, parallel=_TOGETHER))
             many = self._mixture(kind, n_layer=2, n_expert=8, n_expert_used=2)
-            found.append(Probe(f"{kind.lower()}-experts-many", many, _tests(0, 0, 32, 192), rank=rank))
+            found.append(Probe(f"{kind.lower()}-experts-many", many, _tests(0, 0, 32, 192), rank=3))
         return found
 
     def _visited(self, kind: str) -> Layout:
@@ -137,15 +142,15 @@ class _Design:
         shape = {"n_layer": 1, "n_embd": 1024, "n_ff": 1024, "n_head": 8, "n_head_kv": 2, "tied": True}
         model = self._model("qwen3-0.6b", shape)
         return [
-            Probe(f"{kind.lower()}-head", self._layout(model, kind), _steps(4), rank=1 + place, parallel=_TOGETHER)
+            Probe(f"{kind.lower()}-head", self._layout(model, kind), _steps(), rank=1 + place, parallel=_TOGETHER)
             for place, kind in enumerate(types)
         ]
 
     def wide(self, types: tuple[str, ...]) -> list[Probe]:
         """Two layers as wide as those of large models: with the narrow ones they tell a product from its bytes."""
-        shape = {"n_layer": 2, "n_embd": 4096, "n_ff": 12_288, "n_head": 32, "n_head_kv": 8, **_PLAIN}
+        shape = {"n_layer": 2, "n_embd": 4096, "n_ff": 6144, "n_head": 32, "n_head_kv": 8, **_PLAIN}
         model = self._model("qwen3-8b", shape)
-        few = (*_steps(8, 2, 4), *_tests(0, 0, 128))
+        few = (*_steps(2, 4), *_tests(0, 0, 128))
         return [
             Probe(f"{kind.lower()}-wide", self._layout(model, kind), few, rank=1, parallel=_TOGETHER) for kind in types
         ]
@@ -158,25 +163,27 @@ class _Design:
         """
         # So thin that its weights, which stay in the cache, are next to nothing.
         thin = {"n_layer": 24, "n_embd": 128, "n_ff": 256, "n_head": 2, "n_head_kv": 1, "head_dim": 64, **_PLAIN}
-        answers = (*_tests(0, 8), *_tests(1024, 4), *_tests(2048, 4))
+        answers = (*_tests(0, _ANSWER), *_tests(1024, _ANSWER), *_tests(2048, _ANSWER))
         prompts = (*_tests(0, 0, 512), *_tests(1024, 0, 256))
         return [
             Probe(
                 "thin",
                 self._layout(self._model("qwen3-0.6b", thin), "Q8_0"),
-                (*_steps(16, 2, 8), *_tests(0, 0, 32, 512)),
+                (*_steps(2, 8, answer=_THIN_ANSWER), *_tests(0, 0, 32, 512)),
                 parallel=_TOGETHER,
             ),
             Probe("attention-128", self._attending(16, heads=32, kv_heads=8), answers, _DEEP),
-            Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP),
-            Probe("attention-all", self._attending(6, heads=16, kv_heads=16), answers[2:], _DEEP),
-            Probe("attention-one", self._attending(24, heads=8, kv_heads=1), answers[2:], _DEEP),
-            Probe("attention-64", self._attending(48, heads=14, kv_heads=2, width=64, n_ff=1024), answers, _DEEP),
+            Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP, rank=2),
+            Probe("attention-all", self._attending(6, heads=16, kv_heads=16), answers[2:], _DEEP, rank=2),
+            Probe("attention-one", self._attending(24, heads=8, kv_heads=1), answers[2:], _DEEP, rank=2),
+            Probe(
+                "attention-64", self._attending(48, heads=14, kv_heads=2, width=64, n_ff=1024), answers, _DEEP, rank=1
+            ),
             Probe("prompt-128", self._attending(2, heads=32, kv_heads=8), prompts, _DEEP, rank=1),
-            Probe("hybrid", self._hybrid(), (*_steps(8, 4), *_tests(0, 0, 32, 128)), rank=1, parallel=_TOGETHER),
+            Probe("hybrid", self._hybrid(), (*_steps(4), *_tests(0, 0, 32, 128)), rank=2, parallel=_TOGETHER),
             Probe("prompt-256", self._attending(2, heads=16, kv_heads=4, width=256), prompts, _DEEP, rank=2),
             Probe("prompt-64", self._attending(2, heads=14, kv_heads=2, width=64), prompts[:1], _DEEP, rank=2),
-            Probe("latent", self._latent(8), (answers[0], answers[2]), _DEEP, rank=2),
+            Probe("latent", self._latent(8), answers, _DEEP, rank=2),
             Probe("prompt-latent", self._latent(2), prompts[:1], _DEEP, rank=2),
             Probe("attention-q8_0", self._attending(16, heads=32, kv_heads=8), answers[1:], _DEEP, "q8_0", 4),
             Probe("prompt-q8_0", self._attending(2, heads=32, kv_heads=8), _tests(512, 0, 64), _DEEP, "q8_0", 4),
@@ -198,7 +205,7 @@ class _Design:
     def _latent(self, n_layer: int) -> Layout:
         shape = {
             "n_layer": n_layer,
-            "n_expert": 8,
+            "n_expert": 4,
             "n_expert_used": 2,
             "n_ff": 1024,
             "n_ff_exp": 512,
@@ -229,7 +236,7 @@ def _bytes(layout: Layout) -> int:
     return sum(tensor_bytes(each.type, each.dims) for each in layout.tensors)
 
 
-def _steps(answer: int, *together: int) -> tuple[Test, ...]:
+def _steps(*together: int, answer: int = _ANSWER) -> tuple[Test, ...]:
     """Answers of one sequence and of several at once, each a few tokens long."""
     several = together or (2, 4, 8)
     found = (Test(kind="generate", tokens=_STEPS, sequences=count) for count in several)

@@ -18,6 +18,7 @@ from planner.measure.bench import Bench
 from planner.measure.calibration import FACT, Calibration, calibrate_costs
 from planner.measure.calibration_design import Probe, probes
 from planner.measure.lock import measurement_lock
+from planner.measure.store import MeasurementStore
 from planner.measure.threads import choose_threads, kept_choice
 from planner.types.machine import Machine
 from planner.types.measurement import Test
@@ -27,7 +28,7 @@ from planner.workflow.costing import signature_here
 from planner.workflow.session import Session, open_session, remembered
 from planner.workflow.timing import Progress, last_level_cache_bytes, trial_of
 
-__all__ = ["calibrate", "calibrate_session", "graph_of"]
+__all__ = ["calibrate", "calibrate_session", "graph_of", "kept"]
 
 _BUDGETS_S: dict[Literal["quick", "full"], float] = {"quick": 12.0, "full": 55.0}
 """With the trial of threads; with the engine's start and the last test a calibration ends within 15 and 60 s."""
@@ -35,6 +36,8 @@ _TRIALS_S: dict[Literal["quick", "full"], float] = {"quick": 5.0, "full": 9.0}
 """For finding out how many threads and how they should wait, where no earlier trial has: nine seconds see every race to
 its end on two cores, and what was not raced to its end is not taken."""
 _WAIT_S = 5.0
+_ROOM_SHARE = 4
+"""Of the usable memory, what the files of phantoms that are open together may take: repacked weights are a copy."""
 _LEAST_S = 3.0
 """Of timing, whatever the trial of threads took."""
 
@@ -51,7 +54,9 @@ def calibrate(
     engine_python: str | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Time the kinds of work of this machine's CPU and keep what they cost; an older calibration is replaced.
+    """Time the kinds of work of this machine's CPU and keep what they cost, in the place of an older calibration.
+
+    A quick one does not take the place of a full one that holds for the same machine and settings.
 
     ``threads`` are those of an earlier trial, else all usable ones. Raises :class:`UsageError` where a GPU computes,
     :class:`BusyError` when another measurement runs.
@@ -102,13 +107,27 @@ def calibrate_session(
             signature=signature_here(session, settings),
             budget_s=max(_LEAST_S, until - time.monotonic()),
             near_bytes=_near_bytes(session.machine),
+            room_bytes=session.machine.memory.usable_bytes // _ROOM_SHARE,
             effort=effort,
             progress=told,
         )
-    if not found.conditions.disturbed:
-        remembered(session).keep_fact(FACT, found)
     graphs.flush()
-    return found
+    return found if found.conditions.disturbed else kept(remembered(session), found)
+
+
+def kept(store: MeasurementStore, found: Calibration) -> Calibration:
+    """Keep ``found``, unless it is quick and what is kept for the same machine and settings is not: then say so."""
+    earlier = store.find_fact(FACT, Calibration)
+    knows_more = earlier is not None and (found.effort, earlier.effort) == ("quick", "full")
+    if earlier is None or not knows_more or not _holds_for_the_same(earlier, found):
+        store.keep_fact(FACT, found)
+        return found
+    note = f"not kept: the full calibration of {earlier.taken_at[:10]} holds here and knows more"
+    return msgspec.structs.replace(found, notes=(*found.notes, note))
+
+
+def _holds_for_the_same(one: Calibration, other: Calibration) -> bool:
+    return one.openmp_wait == other.openmp_wait and one.signature.differs(other.signature) is None
 
 
 def _settings(session: Session, bench: Bench, threads: int | None, *, trial_s: float) -> Settings:

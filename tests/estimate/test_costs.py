@@ -26,6 +26,12 @@ def attention(
     return Node(1, "FLASH_ATTN_EXT", "f32", (width, heads, tokens), (queries, keys, keys, Operand("f16", (cells,))))
 
 
+def latent(cells: int) -> Node:
+    """Attention of one token over one latent vector, the values of which are its beginning."""
+    keys, values = (Operand("f16", (width, cells, 1), "cache") for width in (576, 512))
+    return Node(1, "FLASH_ATTN_EXT", "f32", (512, 16, 1), (Operand("f32", (576, 1, 16)), keys, values))
+
+
 def experts(tokens: int, *, count: int = 16, used: int = 2) -> Node:
     """A product of the experts that ``tokens`` are routed to."""
     weight = Operand("q8_0", (256, 128, count), "CPU")
@@ -104,10 +110,11 @@ def test_pages_that_a_core_has_forgotten_cost_a_part_of_a_row_for_each_head(fill
 
 
 def test_the_values_of_a_latent_vector_are_its_beginning_and_are_read_once():
-    """Keys of 576 with values of 512 are one row of 576."""
-    keys, values = (Operand("f16", (width, 256, 1), "cache") for width in (576, 512))
-    node = Node(1, "FLASH_ATTN_EXT", "f32", (512, 16, 1), (Operand("f32", (576, 1, 16)), keys, values))
-    assert amounts(Graph((node,)), filled=99)["kv/f16"] == 100 * 576 * 2
+    """Keys of 576 with values of 512 are one row of 576, and another kind of attention: each head reads it again."""
+    found = amounts(Graph((latent(256),)), filled=99)
+    assert found["kv/f16"] == 100 * 576 * 2
+    assert (found["pos/latent"], found["attn/latent/f16"]) == (100 * 16, 100 * 16 * (576 + 512))
+    assert not of_kind(found, "attn/single")
 
 
 def test_rows_are_shared_out_in_chunks_by_the_rules_of_the_kernel_that_runs():
@@ -221,6 +228,7 @@ def test_whoever_changes_what_is_counted_changes_the_number_that_calibrations_ar
         for tokens in (1, 64)
         for kv_heads, width in ((2, 64), (16, 64), (4, 128), (16, 128))
     ]
+    nodes.append(latent(9000))
     found = amounts(Graph(tuple(nodes)), filled=8000, near=Near(bytes_per_core=1 << 20, cores=2))
     text = " ".join(f"{name}={amount:.9g}" for name, amount in sorted(found.items()))
-    assert (COUNTING, hashlib.sha256(text.encode()).hexdigest()[:12]) == (4, "7bd9298b3c90")
+    assert (COUNTING, hashlib.sha256(text.encode()).hexdigest()[:12]) == (5, "b1bbef7d9d38")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planner.estimate.costs_fit import Sample, fit
 from planner.estimate.costs_learning import MODEL_DOUBT, learn_costs
-from planner.estimate.costs_priors import Prior, prior, relatives
+from planner.estimate.costs_priors import Prior, counterpart, prior, relatives
 from planner.estimate.costs_table import Timing
 
 KINDS = ("call", "node", "mm/q8_0/plain@1", "mm/q6_K/plain@1", "mm/q4_K/repacked@1", "attn/single/f16", "kv/f16")
@@ -128,6 +128,18 @@ def test_a_type_that_was_not_timed_lies_where_its_relatives_do():
     took = learn_costs(slow).took({name: 1e9, **{key: 1e10 for each in amounts for key in each}})
     known = learn_costs(slow).took({key: 1e10 for each in amounts for key in each})
     assert took.middle_ns - known.middle_ns == pytest.approx(3 * prior(name).cost_ns * 1e9, rel=0.05)
+
+
+def test_experts_of_a_type_that_nobody_timed_take_as_many_times_what_the_same_weights_take_for_all_tokens():
+    """Experts in Q6_K take half as much again as other weights in it, so those in Q5_K do."""
+    took_ns = {"mm/q6_K/plain@1": 1e9, "mm/q5_K/plain@1": 2e9, "id/q6_K/plain@1": 1.5e9}
+    known = learn_costs(
+        Timing(label=name, amounts={name: 1e10}, took_ns=each, doubt=0.01) for name, each in took_ns.items()
+    )
+    told = known.took({"id/q5_K/plain@1": 1e10})
+    assert told.middle_ns == pytest.approx(3e9, rel=0.05)
+    assert counterpart("id/q5_K/plain@128") == "mm/q5_K/plain@256"
+    assert counterpart("mm/q5_K/plain@1") is None
 
 
 def test_another_timing_of_a_full_model_refines_the_costs():

@@ -1,11 +1,12 @@
 """Calibration: what it times covers the catalogue, its signature is checked, and it keeps to its time."""
 
 import time
-from itertools import pairwise
 from statistics import median
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner import catalogue
 from planner.engine.child import EngineChild
@@ -13,8 +14,9 @@ from planner.engine.graphs import Graphs
 from planner.engine.oracle import Oracle
 from planner.gguf.ggml_types import tensor_bytes
 from planner.measure.bench import Bench
-from planner.measure.calibration import Calibration, _groups, _turns, calibrate_costs, signature_of, told
+from planner.measure.calibration import Calibration, _stays, _turn_s, calibrate_costs, signature_of, told
 from planner.measure.calibration_design import COMMON_TYPES, WEIGHT_TYPES, probes
+from planner.measure.calibration_rounds import Sitting
 from planner.measure.slices import weights_bytes
 from planner.types.model import Quantization
 from planner.types.settings import Settings
@@ -123,17 +125,53 @@ def test_a_calibration_of_other_conditions_is_refused_and_says_why(change, named
     assert named in signature().differs(signature(**change))
 
 
-def test_what_counts_most_is_visited_most_often_and_never_twice_in_a_row(known):
-    """One visit meets one mood of a shared machine; the first group is what a full context is told from."""
-    turns = _turns(_groups(probes(known, cache_bytes=32 * MIB)))
-    labels = [tuple(probe.label for probe in turn.group) for turn in turns]
-    assert [labels.count(labels[place]) for place in (0, 1, 7)] == [3, 2, 1]
-    assert {"thin", "attention-128", "attention-256", "attention-64"} <= set(labels[0])
-    assert all(one != other for one, other in pairwise(labels))
-    assert len({turn.group[0].label for turn in turns if not turn.again}) == len(set(labels))
-    assert sum(turn.weight for turn in turns) == pytest.approx(
-        sum(1 / (1 + probe.rank) for probe in probes(known, cache_bytes=32 * MIB))
-    )
+@given(st.integers(0, 8 << 30))
+def test_what_counts_most_stays_open_as_far_as_there_is_room(room_bytes):
+    """The rest passes by; nothing is lost, and nothing less important takes the room of what fits."""
+    designed = probes(catalogue.load(), cache_bytes=32 * MIB)
+    staying, passing = _stays(designed, room_bytes)
+    assert sorted([*staying, *passing], key=designed.index) == list(designed)
+    assert sum(weights_bytes(each.layout) for each in staying) <= room_bytes
+    left = room_bytes - sum(weights_bytes(each.layout) for each in staying)
+    assert all(weights_bytes(each.layout) > left or each.rank > 2 for each in passing)
+
+
+@given(st.floats(0, 60), st.integers(0, 12), st.lists(st.floats(0.5, 9), max_size=12))
+def test_what_stays_has_a_third_of_the_time_at_least_and_leaves_the_others_theirs(left_s, groups, passed_s):
+    """Its turns before each group that passes by, and after the last, are equally long."""
+    turn_s = _turn_s(left_s, groups, passed_s)
+    assert turn_s * (groups + 1) >= left_s / 3 - 1e-9
+    assert turn_s * (groups + 1) <= left_s + 1e-9
+
+
+@pytest.mark.engine
+def test_what_stays_is_timed_before_and_after_what_passes_by(known, tmp_path):
+    """So its runs lie apart, and the reference is looked at beside them."""
+    designed = {each.label: each for each in probes(known, cache_bytes=1 * MIB)}
+    with EngineChild() as asked, Bench(lambda env: EngineChild(env=env), folder=tmp_path) as bench:
+        graphs = Graphs(Oracle(asked, folder=tmp_path / "engine"), folder=tmp_path / "graphs")
+
+        def graphs_of(probe, settings):
+            return graphs.ask(
+                probe.label, lambda: probe.layout, AS_IT_IS, [graph_of(test, settings) for test in probe.tests]
+            )
+
+        sitting = Sitting(bench, SETTINGS, graphs_of, designed["q8_0-few"].layout)
+        sitting.keep_open([designed["thin"]])
+        sitting.pass_by([designed["q4_k-few"], designed["iq1_s-few"]], time.monotonic() + 60)
+        passed_s = time.monotonic()
+        sitting.go_on(passed_s + 1.0)
+        sitting.end()
+        assert not any(bench.is_open(label) for label in designed)
+    for run in sitting.runs:
+        assert len(run.took_ns) == len(run.ended_s)
+        assert run.ended_s == sorted(run.ended_s)
+        if run.probe.label == "thin":
+            assert run.ended_s[0] < passed_s < run.ended_s[-1]
+        else:
+            assert len(run.took_ns) == 1 if run.probe.label == "iq1_s-few" or run.long else 2
+    assert sitting.glances
+    assert not sitting.notes
 
 
 @pytest.mark.engine
@@ -150,6 +188,7 @@ def test_a_calibration_of_a_few_phantoms_keeps_to_its_time_and_explains_what_it_
         begin = time.monotonic()
         found = calibrate_costs(bench, chosen, SETTINGS, graphs_of, signature=signature(), budget_s=3.0)
         took_s = time.monotonic() - begin
+        none = calibrate_costs(bench, chosen, SETTINGS, graphs_of, signature=signature(), budget_s=0.0)
     assert took_s < 12.0
     assert not list(tmp_path.glob("phantom-*"))
     assert len(found.table.timings) == sum(len(each.tests) for each in chosen)
@@ -159,10 +198,4 @@ def test_a_calibration_of_a_few_phantoms_keeps_to_its_time_and_explains_what_it_
     assert 0.6 < median(ratios) < 1.5
     assert msgspec.json.decode(msgspec.json.encode(found), type=Calibration) == found
     assert {cost.kind for cost in told(found).costs} == set(found.table.names)
-    none = calibrate_costs_without_time(bench, chosen, graphs_of)
     assert len(none.notes) == len(chosen)
-
-
-def calibrate_costs_without_time(bench, chosen, graphs_of):
-    """A calibration that has no second left for anything."""
-    return calibrate_costs(bench, chosen, SETTINGS, graphs_of, signature=signature(), budget_s=0.0)

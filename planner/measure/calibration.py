@@ -1,6 +1,6 @@
 """Times the phantoms of a calibration within a budget, and keeps what they taught with all that it holds for.
 
-Groups of phantoms are open at once and run in turns, so that a drift of the machine hits alike what is compared. The
+What counts most stays open and has its turns, so that a mood of the machine hits alike what is compared. The
 mistakes it prevents: costs of another build, other instruction sets or another number of threads that look like those
 of this machine (a signature is checked before any use), and a calibration that overruns the time it was given.
 """

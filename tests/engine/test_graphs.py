@@ -78,7 +78,7 @@ def test_a_token_visits_the_experts_that_the_model_uses(ask, known):
     ("name", "layers", "kind"),
     [
         ("qwen3.5-4b", 4, "state/GATED_DELTA_NET"),
-        ("deepseek-v2-lite", 2, "attn/single/f16"),
+        ("deepseek-v2-lite", 2, "attn/latent/f16"),
         ("kimi-linear-48b-a3b", 4, "state/GATED_DELTA_NET"),
     ],
 )

@@ -60,15 +60,15 @@ class CostTable(Report, frozen=True, kw_only=True):
     def took(self, amounts: Mapping[str, float]) -> Took | None:
         """How long this work takes; ``None`` where too little of it is known."""
         places = {name: place for place, name in enumerate(self.names)}
-        costs = dict(zip(self.names, self.costs, strict=True))
         known = [(places[name], amount) for name, amount in amounts.items() if name in places]
         middle = sum(self.costs[place] * amount for place, amount in known)
         variance = sum(a * b * self.covariance[i][j] for i, a in known for j, b in known)
-        for name, amount in amounts.items():
-            if name not in places:
-                supposed = guess(name, self.factors, costs)
-                middle += supposed.cost_ns * amount
-                variance += (supposed.cost_ns * amount * supposed.doubt) ** 2
+        unknown = {name: amount for name, amount in amounts.items() if name not in places}
+        costs = dict(zip(self.names, self.costs, strict=True)) if unknown else {}
+        for name, amount in unknown.items():
+            supposed = guess(name, self.factors, costs)
+            middle += supposed.cost_ns * amount
+            variance += (supposed.cost_ns * amount * supposed.doubt) ** 2
         if middle <= 0:
             return None
         doubt = math.sqrt(max(variance, 0.0) / middle**2 + self.model_doubt**2)

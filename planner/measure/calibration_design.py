@@ -95,19 +95,17 @@ class _Design:
     def types(self, types: tuple[str, ...]) -> list[Probe]:
         """For each type a phantom that is read from RAM, for few columns, and one layer of it for many."""
         found: list[Probe] = []
-        for place, kind in enumerate(types):
+        for kind in types:
             # Of the last layer a prompt passes through the attention alone: two are the fewest that say something.
             two = self._dense(kind, n_layer=2)
-            rank = 1 if kind in COMMON_TYPES[:6] else 2 if kind in COMMON_TYPES else 5
-            multiple = _COMMON_MULTIPLE if rank == 1 else _CACHE_MULTIPLE
+            few_rank, many_rank = _ranks(kind)
+            multiple = _COMMON_MULTIPLE if few_rank == 1 else _CACHE_MULTIPLE
             if kind.startswith(("IQ1", "IQ2", "IQ3")):
                 multiple = _CODEBOOK_MULTIPLE
             layers = min(_MOST_LAYERS, max(2, math.ceil(2 * multiple * self._cache_bytes / _bytes(two))))
             few = self._dense(kind, n_layer=layers)
-            found.append(Probe(f"{kind.lower()}-few", few, _steps(), rank=rank, parallel=_TOGETHER))
-            found.append(
-                Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 256), rank=rank + (place > 2) + (rank == 2))
-            )
+            found.append(Probe(f"{kind.lower()}-few", few, _steps(), rank=few_rank, parallel=_TOGETHER))
+            found.append(Probe(f"{kind.lower()}-many", two, _tests(0, 0, 32, 256), rank=many_rank))
         return found
 
     def experts(self, types: tuple[str, ...]) -> list[Probe]:
@@ -219,6 +217,14 @@ class _Design:
 
     def _layout(self, model: Model, kind: str) -> Layout:
         return _typed(self._known.layout(model), kind)
+
+
+def _ranks(kind: str) -> tuple[int, int]:
+    """How important a type is for few columns and for many: answers of all usual types come before prompts of most."""
+    if kind not in COMMON_TYPES:
+        return 5, 6
+    place = COMMON_TYPES.index(kind)
+    return (1, 1 if place < 3 else 2) if place < 6 else (2, 4)
 
 
 def _typed(layout: Layout, kind: str) -> Layout:

@@ -167,9 +167,10 @@ class Sitting:
     def _glance(self) -> None:
         if self._reference is None:
             return
-        if not self.glances:
-            self._reference.glance()  # the first touch
-        if not self.glances or time.monotonic() - self._glanced_s > _GLANCE_EVERY_S:
+        first = not self.glances
+        if first:
+            self._reference.glance()  # touches everything
+        if first or time.monotonic() - self._glanced_s > _GLANCE_EVERY_S:
             self.glances.append(self._reference.glance())
             self._glanced_s = time.monotonic()
 

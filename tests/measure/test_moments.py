@@ -5,7 +5,7 @@ import random
 from statistics import median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.measure.moments import taken
@@ -30,6 +30,7 @@ def test_nothing_was_timed():
     assert taken([]) == []
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e9))
 def test_on_a_machine_without_moods_a_thing_takes_what_it_took(unit):
     """Whatever the unit is."""
@@ -37,6 +38,7 @@ def test_on_a_machine_without_moods_a_thing_takes_what_it_took(unit):
     assert [each.typical for each in found] == pytest.approx([unit * (1 + thing) for thing in range(THINGS)])
 
 
+@settings(deadline=None)
 @given(st.integers(0, THINGS - 1), st.floats(0.01, 100), st.integers(0, 9))
 def test_what_one_thing_takes_says_nothing_about_what_another_does(thing, factor, seed):
     """A thing that takes so many times longer is told so many times longer, and all others as before."""

@@ -10,10 +10,10 @@ is judged by what the machine did over an hour and not by the minute after it: t
 and of its cores changes by a tenth and more within minutes. How much it did is printed beside the errors: what one
 pass would have said of another.
 
-A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says
-is told at the pace that the references of the passes before it showed to be usual, as a plan does; what it
-would have said without them stands beside it. The first pass knows of no other occasion; a calibration that is taken
-again afterwards knows of all.
+A reference phantom is timed beside every model, as ``planner measure`` does, and what a pass's calibration says of a
+model is told at the pace that the references beside the models before it showed to be usual, as a plan does after
+measurements; what it would have said without them stands beside it. The very first model knows of no other occasion; a
+calibration that is taken again afterwards knows of all.
 
 ``--again`` adds short passes that calibrate nothing and time one sequence only: on a shared host a pass is off the
 others by more than a prediction may be, so few passes are no truth.
@@ -63,13 +63,13 @@ from planner.workflow.calibrating import calibrate_session
 from planner.workflow.session import Session, open_session
 from planner.workflow.timing import last_level_cache_bytes
 
-TOKENS = 16
-DEEP_TOKENS = 8
-BATCH_TOKENS = 6
-REPETITIONS = 2
+TOKENS = 8
+DEEP_TOKENS = 2
+BATCH_TOKENS = 2
+REPETITIONS = 3
 ANSWERS = 4
-"""Of one sequence: they are short and scatter most. What scatters more is one pass against another (6 to 8 % in the
-median), so a pass is short and there are several."""
+"""Of one sequence. Runs are short, since a token takes as long in a short one as in a long one, and what scatters most
+is one pass against another (6 to 9 % in the median): so a pass is short and there are many."""
 DEEP_ANSWERS = 3
 """A single one was seen to take two and a half times what all later ones did."""
 COPY_BYTES = 256 << 20
@@ -126,11 +126,11 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
     if not missing:
         return
     run = Run(session, _calibrations(session, number, options))
-    done.setdefault("paces", {})[str(number)] = run.paces(_references(done, number))
     for subject in missing:
         print(f"pass {number + 1}: {subject.name}", flush=True)
         row = done["models"].setdefault(subject.name, run.facts(subject) | {"passes": []})
-        row["passes"].append(run.once(subject))
+        known = run.paces(_references(done))
+        row["passes"].append(run.once(subject) | {"pace": known})
         row["took_ns"] = _middles(row)
         _write(options.output, done)
 
@@ -166,17 +166,18 @@ def _predict_again(session: Session, number: int, options: argparse.Namespace, d
     kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Calibration]) if path.exists() else {}
     path.write_bytes(msgspec.json.encode(kept | found))
     run = Run(session, found)
-    known = run.paces(_references(done, options.passes))
-    done.setdefault("paces", {}).setdefault(str(number), {}).update(known)
+    known = run.paces(_references(done))
     for subject in SUBJECTS:
         if subject.name in timed:
-            timed[subject.name]["passes"][number]["predicted_ns"] |= run.predicted(subject)
+            entry = timed[subject.name]["passes"][number]
+            entry["predicted_ns"] |= run.predicted(subject)
+            entry["pace"] |= known
     _write(options.output, done)
 
 
-def _references(done: Mapping[str, Any], number: int) -> list[Reference]:
-    """What the reference took beside every model in so many passes."""
-    passes = [each for row in done["models"].values() for each in row["passes"][:number]]
+def _references(done: Mapping[str, Any]) -> list[Reference]:
+    """What the reference took beside every model that was timed so far."""
+    passes = [each for row in done["models"].values() for each in row["passes"]]
     return [msgspec.convert(each["reference"], Reference) for each in passes]
 
 
@@ -257,9 +258,9 @@ class Run:
             load_mode="mmap",
         )
 
-    def paces(self, others: Sequence[Reference]) -> dict[str, dict[str, float]]:
-        """By calibration, how many times longer prompts and answers usually take than while it was taken."""
-        return {name: usual_pace(each.reference, others)._asdict() for name, each in self._calibrations.items()}
+    def paces(self, others: Sequence[Reference]) -> dict[str, float]:
+        """By calibration, how many times longer everything usually takes than while it was taken."""
+        return {name: usual_pace(each.reference, others) for name, each in self._calibrations.items()}
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What a reader of the record must know of the model."""

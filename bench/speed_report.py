@@ -35,17 +35,17 @@ def rows(
         for key, took in model["took_ns"].items():
             if key != test and not (test == "batch" and key.startswith("x")):
                 continue
-            for number, each in enumerate(model["passes"]):
+            for each in model["passes"]:
                 told = each["predicted_ns"].get(calibration, {}).get(key)
                 if told is not None:
-                    factor = 1.0 if as_calibrated else _pace(done, number, calibration, key)
+                    factor = 1.0 if as_calibrated else _pace(each, calibration)
                     middle, low, high = (factor * ns for ns in told)
                     found.append((name, model["architecture"], took / middle - 1, low <= took <= high))
     return found
 
 
-def _pace(done: Mapping[str, Any], number: int, calibration: str, test: str) -> float:
-    return float(done["paces"][str(number)][calibration]["prompt" if test == "pp512" else "generate"])
+def _pace(entry: Mapping[str, Any], calibration: str) -> float:
+    return float(entry["pace"][calibration])
 
 
 def between_passes(done: Mapping[str, Any], test: str) -> Rows:
@@ -82,7 +82,7 @@ def report(done: Mapping[str, Any]) -> str:
         lines.append(_line(architecture, [row for row in everything if row[1] == architecture]))
     lines += ["", "by model: error of each test, by the first pass's calibration and the next ones'"]
     for name, model in done["models"].items():
-        told = [f"{key} {_errors(done, model, longest, key)}" for key in model["took_ns"]]
+        told = [f"{key} {_errors(model, longest, key)}" for key in model["took_ns"]]
         lines.append(f"{name:36} {1e9 / model['took_ns']['tg']:7.2f} tok/s  " + "  ".join(told))
     lines += ["", "median error by seconds of calibration"]
     for seconds in sorted(_calibrations(done), key=int):
@@ -95,9 +95,9 @@ def report(done: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _errors(done: Mapping[str, Any], model: Mapping[str, Any], calibration: str, test: str) -> str:
+def _errors(model: Mapping[str, Any], calibration: str, test: str) -> str:
     told = [each["predicted_ns"].get(calibration, {}).get(test) for each in model["passes"]]
-    paces = [_pace(done, number, calibration, test) for number in range(len(told))]
+    paces = [_pace(each, calibration) for each in model["passes"]]
     return "/".join(
         "?" if each is None else f"{model['took_ns'][test] / (pace * each[0]) - 1:+.0%}"
         for each, pace in zip(told, paces, strict=True)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from planner.engine.graphs import Graph, Node, Operand
+from planner.estimate.costs_attention import NEAR_UNKNOWN, Near, Walk, waited_for, walked
 from planner.gguf.ggml_types import TYPES, tensor_bytes
 
 __all__ = [
@@ -38,58 +39,37 @@ tokens each; what lies between two numbers of columns is shared by them. ``produ
 wait for one another once more, ``start`` the matrices of weights that they begin to read: what memory needs before it
 is as fast as it can be, and ``chunk`` the pieces of a matrix that threads take in turns where nothing is repacked.
 ``out`` are the numbers that products make, ``row`` the rows that the kernels of llamafile begin for several columns,
-``quantize`` the numbers that are brought into the type of a product. ``attn/…`` are multiplications of queries with
-keys and values (those of one latent vector apart: it is read again for each head), ``pos/…`` the scores, ``kv/…`` the
-bytes of cache they read, ``jump`` the rows of it that lie too far apart to be fetched ahead, ``again`` those that
-another head has fetched already. ``state/…`` are the updates of recurrent states. ``op/…`` are bytes that another
-operation reads and writes.
+``strip`` what tiled kernels read of a row in one go for 8 to 16, ``quantize`` the numbers that are brought into the
+type of a product. ``attn/…`` are multiplications of queries with keys and values (those of one latent vector apart: it
+is read again for each head), ``pos/…`` the scores, ``kv/…`` the bytes of cache they read, ``jump`` the rows of it that
+lie too far apart to be fetched ahead, ``again`` those that another head has fetched already. ``state/…`` are the
+updates of recurrent states. ``op/…`` are bytes that another operation reads and writes.
 """
 
-COUNTING = 5
+COUNTING = 6
 """Grows whenever the same graph comes to other amounts: costs that were solved for with others mean something else."""
 COLUMN_KNOTS = (1, 2, 4, 8, 32, 256)
 """Numbers of columns of a product between which its time is a straight line."""
 EXPERT_KNOTS = (1, 2, 4, 8, 32, 128)
 """The same for tokens of one expert."""
-NEAR_ROWS, FAR_ROWS = 512, 1024
-"""Bytes of the keys of all heads in a cell: so far apart lie the rows of one head. Up to the first the prefetchers of a
-core follow, from the second on they do not."""
-SHORT_ROW = 128
-"""Bytes of a row, two cache lines, that are followed to the second distance, and cost half a row at twice that."""
 TILED_TOKENS = 64
 """From so many tokens on the CPU computes attention in tiles (source: ops.cpp of ggml-cpu at commit 0c1e57098)."""
 
 _JUMP = (4, 8)
 """Between these two the straight line goes on as before: from 8 on another kernel takes over (``tiled.cpp``)."""
+_STRIPS = (768, 512, 256)
+"""Numbers of one row that tiled kernels read in one go, the longest of these that divides a row (``tiled.cpp``)."""
+_FEW_COLUMNS = 16
+"""Columns up to which they read strips; for more they read a block at a time."""
 _STARTED_BYTES = 256 << 10
 """A matrix of at least so many bytes is a whole start; smaller ones are their share of it."""
 _LLAMAFILE = {"f32": 2048, "f16": 2048, "bf16": 2048, "q8_0": 1024, "q4_0": 1024, "q5_0": 1024, "iq4_nl": 1024}
 """Types whose products of several columns kernels of llamafile compute, and from how many numbers on a row costs whole
 to begin; shorter ones are their share of it. Those of floats and of blocks are two kernels (``sgemm.cpp``)."""
 _REPACKED_STEP = 4  # columns that a kernel of repacked weights takes at once; what is left goes one by one
-_NEAR_MULTIPLE = 3.0
-"""Of the second-level caches of the cores: what of one head of a cache of keys and values stays near."""
-_PAGE_BYTES = 4096
-_PAGES = (1024, 4096)
-"""Pages that a core has walked over from which on it begins to forget the first ones, and has forgotten them all."""
-_PAGE_OF_A_ROW = 0.2
-"""What looking up a forgotten page takes, as a share of fetching a row from far."""
-_SHORT_SHARE = 0.25
-_USUAL_ROW = 512  # bytes of keys and values of a head of 128 in f16
 _SMALLEST_CHANCE = 1e-9
 _PLAIN_CACHE = ("f16", "f32")
 _MOVES_ITS_FIRST = ("SET_ROWS", "CPY", "CONT", "DUP")
-
-
-class Near(NamedTuple):
-    """The cache that each core has for itself (its second level), and how many cores compute; 0 bytes is unknown."""
-
-    bytes_per_core: int = 0
-    cores: int = 1
-
-
-NEAR_UNKNOWN = Near()
-"""Where nobody tells: nothing spills."""
 
 
 def amounts(graph: Graph, *, filled: float, near: Near = NEAR_UNKNOWN) -> dict[str, float]:
@@ -129,10 +109,14 @@ class _Place:
         self.cells = cells
         self.filled = filled
 
+    def windowed(self, cells: int) -> bool:
+        """Whether a cache of so many cells is that of a sliding window."""
+        return bool(self.window) and cells < self.cells
+
     def seen(self, cells: int, tokens: int) -> float:
         """Cells that a token of ``tokens`` looks at on average."""
         seen = self.filled + (tokens + 1) / 2
-        if self.window and cells < self.cells:
+        if self.windowed(cells):
             seen = min(seen, float(self.window))
         return min(seen, float(cells))
 
@@ -171,12 +155,25 @@ def _share_out(counted: dict[str, float], weight: Operand, rows: float, columns:
     Threads take them in chunks of 64 for one column, of 16 for more; in some types kernels of llamafile take over from
     two columns on, in others tiled ones from 8 on (ggml-cpu.c, sgemm.cpp, tiled.cpp). Those of llamafile walk along
     four rows at once: 40 to 110 ns a row on two cores of AMD EPYC, for 2, 4 and 8 columns alike, and for BF16 and Q8_0
-    of 2,048 to 12,288 numbers; for 1,024 half of that in BF16, all of it in Q8_0.
+    of 2,048 to 12,288 numbers; for 1,024 half of that in BF16, all of it in Q8_0. Tiled ones read strips of 16 rows:
+    35 to 75 ns a strip there in four types, so rows of 2,816 or 8,960 numbers take half as long again for 8 columns
+    as rows of 3,072 or 9,216.
     """
     if columns > 1 and weight.type in _LLAMAFILE:
         counted["row"] += rows * min(1.0, weight.shape[0] / _LLAMAFILE[weight.type])
     elif columns < _JUMP[1]:
         counted["chunk"] += _whole(weight) * rows / _chunk_rows(columns)
+    elif columns <= _FEW_COLUMNS and _is_tiled(weight):
+        counted["strip"] += rows * _strips(weight)
+
+
+def _is_tiled(weight: Operand) -> bool:
+    return TYPES[weight.type.upper()].block == _STRIPS[-1] and weight.shape[0] % _STRIPS[-1] == 0
+
+
+def _strips(weight: Operand) -> float:
+    """Strips of a row: how often a kernel must wait for the next row instead of reading on."""
+    return weight.shape[0] / next(each for each in _STRIPS if weight.shape[0] % each == 0)
 
 
 def _chunk_rows(columns: float) -> int:
@@ -212,28 +209,32 @@ def _experts(_place: _Place, node: Node, counted: dict[str, float]) -> None:
     if "REPACK" not in weight.place:
         rows = node.times * experts * _at(weight.shape, 1)
         counted["chunk"] += _whole(weight) * rows * visits.chunks_per_row
+        if _is_tiled(weight):
+            counted["strip"] += rows * visits.stripped * _strips(weight)
     _weigh(counted, "id", weight, node.times * _bytes(weight), visits.shares)
 
 
 class _Visits(NamedTuple):
-    """Of one expert: shares of the knots, and chunks for each of its rows, where it is not repacked."""
+    """Of one expert: shares of the knots; where it is not repacked, chunks for each row, and the chance of strips."""
 
     shares: Mapping[int, float]
     chunks_per_row: float
+    stripped: float
 
 
 @functools.lru_cache(maxsize=256)
 def _visits(tokens: int, share: float) -> _Visits:
     """What becomes of one expert that each of ``tokens`` visits with a chance of ``share``."""
     shares: defaultdict[int, float] = defaultdict(float)
-    chunks = 0.0
+    chunks = stripped = 0.0
     for visits in range(1, tokens + 1):
         chance = _binomial(tokens, visits, share)
         if chance > _SMALLEST_CHANCE:
             chunks += chance / _chunk_rows(visits) if visits < _JUMP[1] else 0.0
+            stripped += chance if _JUMP[1] <= visits <= _FEW_COLUMNS else 0.0
             for knot, weight in between(EXPERT_KNOTS, visits).items():
                 shares[knot] += chance * weight
-    return _Visits(shares, chunks)
+    return _Visits(shares, chunks, stripped)
 
 
 def _binomial(trials: int, hits: int, share: float) -> float:
@@ -254,6 +255,9 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
     tokens = queries.shape[1]
     heads, streams = _at(queries.shape, 2), _at(queries.shape, 3)
     seen = place.seen(keys.shape[1], tokens)
+    by_cells = tokens * streams == 1 and keys.type == values.type and keys.type in _PLAIN_CACHE
+    if by_cells and not place.windowed(keys.shape[1]):
+        seen = waited_for(place.near, cells=keys.shape[1], seen=seen)
     # Where keys and values differ in width there is one latent vector, and the values are its beginning.
     latent = keys.shape[0] != values.shape[0]
     tiled = tokens >= TILED_TOKENS and keys.type in _PLAIN_CACHE
@@ -263,42 +267,19 @@ def _attention(place: _Place, node: Node, counted: dict[str, float]) -> None:
     counted[f"attn/{path}/{keys.type}"] += scores * width
     counted[f"pos/{path}"] += scores
     if not tiled:
-        row = _row_bytes(keys) + (0 if latent else _row_bytes(values))
-        kv_heads = _at(keys.shape, 2)
-        counted[f"kv/{keys.type}"] += node.times * streams * kv_heads * seen * row
-        # A token of one sequence is shared out by cells, tokens of several are by heads (ops.cpp).
-        cores = place.near.cores if tokens * streams == 1 else 1
+        walk = Walk(
+            heads=heads,
+            kv_heads=_at(keys.shape, 2),
+            key_bytes=_row_bytes(keys),
+            row_bytes=_row_bytes(keys) + (0 if latent else _row_bytes(values)),
+            cells=seen,
+            by_cells=by_cells,
+        )
         times = node.times * streams * seen
-        jumps, again = _jumps(place, keys, heads=heads, seen=seen, row=row, cores=cores)
+        counted[f"kv/{keys.type}"] += times * walk.kv_heads * walk.row_bytes
+        jumps, again = walked(place.near, walk)
         counted["jump"] += times * jumps
         counted["again"] += times * again
-
-
-def _jumps(place: _Place, keys: Operand, *, heads: int, seen: float, row: int, cores: int) -> tuple[float, float]:
-    """Rows of a cell that no prefetcher follows to: those that come from far, and those that are near by then.
-
-    Each head of the cache once from far; the heads that share it again, from near as far as the caches of the cores
-    hold what all cells of that head are. Where each head walks over more pages than a core remembers, every page
-    costs a part of a row more. Measured on AMD EPYC (1 to 16 heads in the cache, 64, 128 and 256 wide, 1 to 4 sharing
-    one, 1,000 to 8,000 cells): 60 to 75 ns a row from far on two cores, 5 to 10 from near, 12 to 16 a page; a short row
-    next to nothing a kilobyte apart (8 heads of 64), a quarter of a long one at two (16 of them; 8,000 cells).
-    """
-    kv_heads = _at(keys.shape, 2)
-    stride = _row_bytes(keys) * kv_heads
-    if kv_heads == 1:
-        return 0.0, 0.0
-    if _row_bytes(keys) <= SHORT_ROW:
-        return kv_heads * _SHORT_SHARE * min(1.0, max(0.0, (stride - FAR_ROWS) / FAR_ROWS)), 0.0
-    apart = min(1.0, (stride - NEAR_ROWS) / (FAR_ROWS - NEAR_ROWS))
-    if apart <= 0:
-        return 0.0, 0.0
-    near = _NEAR_MULTIPLE * place.near.bytes_per_core * cores
-    gone = max(0.0, 1 - near / (seen * row)) if near else 0.0
-    sharing = (heads - kv_heads) * row / _USUAL_ROW
-    pages = min(1.0, 2 * stride / _PAGE_BYTES)  # of a cell, for its key and its value
-    forgotten = min(1.0, max(0.0, (seen * pages / cores - _PAGES[0]) / (_PAGES[1] - _PAGES[0])))
-    far = apart * (kv_heads + sharing * gone) + heads * pages * forgotten * _PAGE_OF_A_ROW
-    return far, apart * sharing * (1 - gone)
 
 
 def _state(_place: _Place, node: Node, counted: dict[str, float]) -> None:

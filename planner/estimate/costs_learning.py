@@ -17,12 +17,12 @@ __all__ = ["MODEL_DOUBT", "learn_costs"]
 
 _SUM_DOUBT = 0.03
 """Relative error of a sample as a sum of kinds of work, beside what its repetitions scatter."""
-MODEL_DOUBT = 0.11
+MODEL_DOUBT = 0.08
 """The same for a whole model that is timed another time."""
-_LATER = 0.6
+_LATER = 0.5
 """What of the scatter of single runs a prediction for another quarter of an hour is off by. With both constants four in
-five results at the usual pace lie in their interval in each of two records of three calibrations and 22 models, one
-with active waiting and one with passive (84 and 75 %): they were chosen on them."""
+five results at the usual pace lie in their interval (a record of four calibrations and 22 models, on which they were
+chosen)."""
 _LEAST_RELATIVES = 3
 _LEAST_BESIDE = 0.4
 """Experts that seem to take less of their counterparts' time, or more than the inverse, were not told apart."""

@@ -79,7 +79,7 @@ class Signature(Report, frozen=True, kw_only=True):
 class Calibration(Report, frozen=True, kw_only=True):
     """Costs with their signature, when and how they were taken, and what was left out for want of time.
 
-    ``reference`` is what the reference phantom took meanwhile, and so the pace that the costs are of.
+    ``reference`` is what the reference phantom takes at the pace that the costs are of.
     """
 
     schema: str = "planner/kept-calibration/1"
@@ -171,6 +171,7 @@ def calibrate_costs(
     finally:
         sitting.end()
     unsteadiness = _unsteadiness([each.answer_ns for each in sitting.glances])
+    timings, reference = _solved(sitting.runs, sitting.glances, near)
     return Calibration(
         signature=signature,
         openmp_wait=settings.openmp_wait,
@@ -178,18 +179,10 @@ def calibrate_costs(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 1),
         conditions=watch.finish(),
-        table=learn_costs(_timings(sitting.runs, near), near=near, unsteadiness=unsteadiness),
+        table=learn_costs(timings, near=near, unsteadiness=unsteadiness),
         unsteadiness=round(unsteadiness, 4),
-        reference=_told(sitting.glances),
+        reference=reference,
         notes=(*sitting.notes, *(f"{label}: no time was left" for label in left_out)),
-    )
-
-
-def _told(glances: Sequence[Glance]) -> Reference | None:
-    if not glances:
-        return None
-    return Reference(
-        generate_ns=tuple(each.answer_ns for each in glances), prompt_ns=tuple(each.prompt_ns for each in glances)
     )
 
 
@@ -254,20 +247,32 @@ def _turn_s(left_s: float, groups: int, passed_s: Sequence[float]) -> float:
     return max(left_s - passing_s, left_s / 3) / (groups + 1)
 
 
-def _timings(runs: Sequence[ProbeRun], near: Near) -> list[Timing]:
-    """Each test with what it takes at the usual pace of this calibration."""
+def _solved(runs: Sequence[ProbeRun], glances: Sequence[Glance], near: Near) -> tuple[list[Timing], Reference | None]:
+    """Each test, and the reference, with what it takes at the usual pace of this calibration.
+
+    All of them together, so that both are of one and the same pace.
+    """
     from planner.measure.moments import taken  # noqa: PLC0415 - numpy, which only a calibration needs
 
-    found = taken([list(zip(run.ended_s, run.took_ns, strict=True)) for run in runs])
-    return [
+    tests = [list(zip(run.ended_s, run.took_ns, strict=True)) for run in runs]
+    beside = [
+        [(each.ended_s, each.answer_ns) for each in glances],
+        [(each.ended_s, each.prompt_ns) for each in glances],
+    ]
+    found = taken([*tests, *(beside if glances else ())])
+    timings = [
         Timing(
             label=f"{run.probe.label} {run.test.label}",
             amounts=amounts(run.graph, filled=run.test.depth + _written(run.test), near=near),
             took_ns=each.typical,
             doubt=math.hypot(_LEAST_DOUBT, each.doubt),
         )
-        for run, each in zip(runs, found, strict=True)
+        for run, each in zip(runs, found, strict=False)
     ]
+    if not glances:
+        return timings, None
+    *_, answer, prompt = found
+    return timings, Reference(generate_ns=(answer.typical,), prompt_ns=(prompt.typical,))
 
 
 def _written(test: Test) -> float:

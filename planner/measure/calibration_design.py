@@ -35,6 +35,7 @@ _EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0")
 their products of all tokens (``costs_priors``)."""
 _HEAD_TYPES = ("Q6_K", "Q8_0")
 _WIDE_TYPES = ("Q4_K", "Q8_0")
+_STRIP_TYPES = ("Q6_K",)
 
 _CACHE_MULTIPLE = 3.0
 _COMMON_MULTIPLE = 4.0
@@ -76,6 +77,7 @@ def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[
     found += design.experts(_EXPERT_TYPES[:2] if quick else _EXPERT_TYPES)
     found += design.heads(_HEAD_TYPES[:1] if quick else _HEAD_TYPES)
     found += design.wide(_WIDE_TYPES[:1] if quick else _WIDE_TYPES)
+    found += design.strips(_STRIP_TYPES)
     return tuple(sorted(found, key=lambda each: each.rank))
 
 
@@ -153,6 +155,19 @@ class _Design:
             Probe(f"{kind.lower()}-wide", self._layout(model, kind), few, rank=1, parallel=_TOGETHER) for kind in types
         ]
 
+    def strips(self, types: tuple[str, ...]) -> list[Probe]:
+        """Rows that kernels of several columns read in the shortest strips: they tell what one costs."""
+        return [
+            Probe(
+                f"{kind.lower()}-strips",
+                self._dense(kind, n_layer=16, n_embd=1280, n_ff=1280),
+                _steps(8)[1:],
+                rank=2,
+                parallel=_TOGETHER,
+            )
+            for kind in types
+        ]
+
     def structures(self) -> list[Probe]:
         """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head.
 
@@ -173,7 +188,8 @@ class _Design:
             Probe("attention-128", self._attending(16, heads=32, kv_heads=8), answers, _DEEP),
             Probe("attention-256", self._attending(10, heads=16, kv_heads=4, width=256), answers, _DEEP, rank=2),
             Probe("attention-all", self._attending(6, heads=16, kv_heads=16), answers[2:], _DEEP, rank=2),
-            Probe("attention-one", self._attending(24, heads=8, kv_heads=1), answers[2:], _DEEP, rank=2),
+            Probe("attention-two", self._attending(32, heads=16, kv_heads=2), answers[1:], _DEEP, rank=1),
+            Probe("attention-short", self._attending(12, heads=16, kv_heads=16, width=64), answers[2:], _DEEP, rank=2),
             Probe(
                 "attention-64", self._attending(48, heads=14, kv_heads=2, width=64, n_ff=1024), answers, _DEEP, rank=1
             ),
@@ -192,8 +208,8 @@ class _Design:
         shape = {"n_layer": n_layer, "n_embd": 512, "n_ff": n_ff, "n_head": heads, "n_head_kv": kv_heads}
         return self._layout(self._model("qwen3-1.7b", {**shape, "head_dim": width, **_PLAIN}), "Q8_0")
 
-    def _dense(self, kind: str, *, n_layer: int) -> Layout:
-        shape = {"n_layer": n_layer, "n_embd": 2048, "n_ff": 2816, "n_head": 8, "n_head_kv": 4, **_PLAIN}
+    def _dense(self, kind: str, *, n_layer: int, n_embd: int = 2048, n_ff: int = 3072) -> Layout:
+        shape = {"n_layer": n_layer, "n_embd": n_embd, "n_ff": n_ff, "n_head": 8, "n_head_kv": 4, **_PLAIN}
         return self._layout(self._model("qwen3-1.7b", shape), kind)
 
     def _hybrid(self) -> Layout:

@@ -5,6 +5,7 @@ virtual host cannot see that another guest computes on the sibling of its core o
 time, no load and no clock tells it, and all that was timed is slower by a third for as long as it lasts.
 """
 
+import time
 from typing import NamedTuple
 
 from planner.measure.bench import Bench
@@ -20,10 +21,14 @@ _DEADLINE_S = 60.0
 
 
 class Glance(NamedTuple):
-    """Nanoseconds of a token: of an answer, which waits for RAM, and of a prompt, which computes."""
+    """Nanoseconds of a token: of an answer, which waits for RAM, and of a prompt, which computes.
+
+    ``ended_s`` is when, in monotonic seconds.
+    """
 
     answer_ns: float
     prompt_ns: float
+    ended_s: float
 
 
 class ReferenceRuns:
@@ -43,7 +48,7 @@ class ReferenceRuns:
 
     def glance(self) -> Glance:
         """One short answer and one short prompt, which :meth:`told` does not count."""
-        return Glance(self._time(_GENERATE), self._time(_PROMPT))
+        return Glance(self._time(_GENERATE), self._time(_PROMPT), time.monotonic())
 
     def once(self) -> None:
         """One short answer and one short prompt; the first of each, which touches everything, does not count."""

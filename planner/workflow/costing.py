@@ -97,8 +97,8 @@ class Costing:
             return None
         told = speeds_from_costs(self._calibration.table, graphs, settings, basis=self._basis(model.architecture))
         usual = usual_pace(self._calibration.reference, tuple(self._paces.values()))
-        prompt = usual.prompt * self._factor(model.architecture, "prompt")
-        answer = usual.generate * self._factor(model.architecture, "generate")
+        prompt = usual * self._factor(model.architecture, "prompt")
+        answer = usual * self._factor(model.architecture, "generate")
         changed = {
             name: _slower(speed, prompt if name == "prompt" else answer)
             for name in _SPEEDS
@@ -166,8 +166,7 @@ class Costing:
         ratio = micro * 1e9 / result.tokens_per_s.median / took.middle_ns
         here, there = self._calibration.reference, measurement.reference
         if here is not None and there is not None:
-            then = pace(there, here)
-            ratio /= then.prompt if test.kind == "prompt" else then.generate
+            ratio /= pace(there, here)
         return _Lesson(model.architecture, test.kind, ratio)
 
     def _factor(self, architecture: str, kind: str) -> float:

@@ -73,8 +73,8 @@ def walked(near: Near, walk: Walk) -> tuple[float, float]:
     Each head of the cache once from far. The heads that share it again, three times as long where the caches of the
     cores do not hold what all cells of that head are. Where each head walks over more pages than a core remembers,
     every page costs a part of a row more. Fitted to 12 shapes on two cores of AMD EPYC (1 to 16 heads in the cache,
-    64, 128 and 256 wide, 1 to 8 sharing one, 512 to 8,192 cells), all 60 within 12 %, 5 % in the mean: 48 ns a row
-    from far, 7 again, and beside them 0.06 ns a byte.
+    64, 128 and 256 wide, 1 to 8 sharing one, 512 to 8,192 cells), all 60 within 13 %, 5 % in the mean: 50 ns a row
+    from far, 6 again, and beside them 0.06 ns a byte (``bench/attention.py``).
     """
     stride = walk.key_bytes * walk.kv_heads
     if walk.kv_heads == 1:

@@ -34,7 +34,7 @@ from planner.types.measurement import Test
 from planner.types.model import Layout
 from planner.types.settings import Settings
 from planner.workflow.session import open_session
-from planner.workflow.timing import last_level_cache_bytes
+from planner.workflow.timing import core_cache_bytes, last_level_cache_bytes
 
 SHAPES = (
     (8, 1, 128), (12, 2, 128), (16, 2, 128), (16, 4, 128), (16, 8, 128), (16, 16, 128), (24, 8, 128), (32, 8, 128),
@@ -58,8 +58,8 @@ def main() -> int:
     options = parser.parse_args()
     known = catalogue.load()
     with open_session(known, None, None) as session:
-        cpu, cache_bytes = session.machine.cpu, last_level_cache_bytes(session.machine)
-    near = Near(min((each.size_bytes for each in cpu.caches if each.level == 2), default=0), THREADS)
+        cpu, cache_bytes = session.machine.cpu.model, last_level_cache_bytes(session.machine)
+        near = Near(core_cache_bytes(session.machine), THREADS)
     took: dict[str, dict[int, list[float]]] = {}
     for _ in range(VISITS):
         for shape in SHAPES:
@@ -67,7 +67,7 @@ def main() -> int:
             for depth, ns in _timed(_layout(known, shape, layers), options.rounds).items():
                 took.setdefault(_name(shape), {}).setdefault(depth, []).extend(ns)
             print(_name(shape), {depth: f"{median(ns) / 1e6:.2f} ms" for depth, ns in took[_name(shape)].items()})
-    row: dict[str, Any] = {"cpu": cpu.model, "taken_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    row: dict[str, Any] = {"cpu": cpu, "taken_at": datetime.now(UTC).isoformat(timespec="seconds")}
     row["took_ns"] = took
     for label, caches in (("law", near), ("as if one thread walked over what is filled", NEAR_UNKNOWN)):
         costs, off = explained(took, caches, cache_bytes)

@@ -22,10 +22,8 @@ __all__ = [
     "COLUMN_KNOTS",
     "COUNTING",
     "EXPERT_KNOTS",
-    "NEAR_UNKNOWN",
     "TILED_TOKENS",
     "Amounts",
-    "Near",
     "amounts",
     "between",
 ]
@@ -168,12 +166,12 @@ def _share_out(counted: dict[str, float], weight: Operand, rows: float, columns:
 
 
 def _is_tiled(weight: Operand) -> bool:
-    return TYPES[weight.type.upper()].block == _STRIPS[-1] and weight.shape[0] % _STRIPS[-1] == 0
+    return TYPES[weight.type.upper()].block == _STRIPS[-1]
 
 
-def _strips(weight: Operand) -> float:
+def _strips(weight: Operand) -> int:
     """Strips of a row: how often a kernel must wait for the next row instead of reading on."""
-    return weight.shape[0] / next(each for each in _STRIPS if weight.shape[0] % each == 0)
+    return weight.shape[0] // next(each for each in _STRIPS if weight.shape[0] % each == 0)
 
 
 def _chunk_rows(columns: float) -> int:

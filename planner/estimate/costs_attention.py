@@ -9,12 +9,12 @@ Pure.
 import math
 from typing import NamedTuple
 
-__all__ = ["FAR_ROWS", "NEAR_UNKNOWN", "SHORT_ROW", "Near", "Walk", "waited_for", "walked"]
+__all__ = ["NEAR_UNKNOWN", "Near", "Walk", "waited_for", "walked"]
 
-FAR_ROWS = 1024
+_FAR_ROWS = 1024
 """Bytes of the keys of all heads in a cell: so far apart lie the rows of one head. From so many on the prefetchers of a
 core do not follow; below, they fail as often as the distance is a share of it."""
-SHORT_ROW = 128
+_SHORT_ROW = 128
 """Bytes of a row, two cache lines, that are followed to that distance, and cost a quarter at twice that."""
 
 _CELLS_STEP, _CELLS_SPLIT = 256, 512
@@ -79,10 +79,10 @@ def walked(near: Near, walk: Walk) -> tuple[float, float]:
     stride = walk.key_bytes * walk.kv_heads
     if walk.kv_heads == 1:
         return 0.0, 0.0
-    if walk.key_bytes <= SHORT_ROW:
-        apart = _SHORT_SHARE * min(1.0, max(0.0, (stride - FAR_ROWS) / FAR_ROWS))
+    if walk.key_bytes <= _SHORT_ROW:
+        apart = _SHORT_SHARE * min(1.0, max(0.0, (stride - _FAR_ROWS) / _FAR_ROWS))
     else:
-        apart = min(1.0, stride / FAR_ROWS)
+        apart = min(1.0, stride / _FAR_ROWS)
     cores = near.cores if walk.by_cells else 1
     held = near.bytes_per_core * cores
     gone = max(0.0, 1 - held / (walk.cells * walk.row_bytes)) if held else 0.0

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from planner.estimate.costs import NEAR_UNKNOWN, Near
+from planner.estimate.costs_attention import NEAR_UNKNOWN, Near
 from planner.estimate.costs_fit import Fit, Sample, fit
 from planner.estimate.costs_priors import beside, counterpart, guess, prior, relatives
 from planner.estimate.costs_table import CostTable, Timing

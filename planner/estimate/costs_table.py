@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from planner.estimate.costs import Near
+from planner.estimate.costs_attention import Near
 from planner.estimate.costs_priors import guess
 from planner.types import Report
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Literal
 
-from planner.estimate.costs import COUNTING, Near, amounts
+from planner.estimate.costs import COUNTING, amounts
+from planner.estimate.costs_attention import Near
 from planner.estimate.costs_table import CostTable, Timing
 from planner.measure.bench import Bench, Progress, no_progress
 from planner.measure.calibration_design import REFERENCE, Probe

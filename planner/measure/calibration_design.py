@@ -35,7 +35,7 @@ _EXPERT_TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0")
 their products of all tokens (``costs_priors``)."""
 _HEAD_TYPES = ("Q6_K", "Q8_0")
 _WIDE_TYPES = ("Q4_K", "Q8_0")
-_STRIP_TYPES = ("Q6_K",)
+_STRIP_TYPE = "Q6_K"
 
 _CACHE_MULTIPLE = 3.0
 _COMMON_MULTIPLE = 4.0
@@ -77,7 +77,7 @@ def probes(known: Catalogue, *, cache_bytes: int, quick: bool = False) -> tuple[
     found += design.experts(_EXPERT_TYPES[:2] if quick else _EXPERT_TYPES)
     found += design.heads(_HEAD_TYPES[:1] if quick else _HEAD_TYPES)
     found += design.wide(_WIDE_TYPES[:1] if quick else _WIDE_TYPES)
-    found += design.strips(_STRIP_TYPES)
+    found.append(design.strips(_STRIP_TYPE))
     return tuple(sorted(found, key=lambda each: each.rank))
 
 
@@ -155,18 +155,10 @@ class _Design:
             Probe(f"{kind.lower()}-wide", self._layout(model, kind), few, rank=1, parallel=_TOGETHER) for kind in types
         ]
 
-    def strips(self, types: tuple[str, ...]) -> list[Probe]:
+    def strips(self, kind: str) -> Probe:
         """Rows that kernels of several columns read in the shortest strips: they tell what one costs."""
-        return [
-            Probe(
-                f"{kind.lower()}-strips",
-                self._dense(kind, n_layer=16, n_embd=1280, n_ff=1280),
-                _steps(8)[1:],
-                rank=2,
-                parallel=_TOGETHER,
-            )
-            for kind in types
-        ]
+        layout = self._dense(kind, n_layer=16, n_embd=1280, n_ff=1280)
+        return Probe(f"{kind.lower()}-strips", layout, _together(8), rank=2, parallel=_TOGETHER)
 
     def structures(self) -> list[Probe]:
         """What is not weights: the call and its operations, attention of several shapes, recurrent states, the head.
@@ -260,9 +252,11 @@ def _bytes(layout: Layout) -> int:
 
 def _steps(*together: int, answer: int = _ANSWER) -> tuple[Test, ...]:
     """Answers of one sequence and of several at once, each a few tokens long."""
-    several = together or (2, 4, 8)
-    found = (Test(kind="generate", tokens=_STEPS, sequences=count) for count in several)
-    return (Test(kind="generate", tokens=answer), *found)
+    return (Test(kind="generate", tokens=answer), *_together(*together or (2, 4, 8)))
+
+
+def _together(*counts: int) -> tuple[Test, ...]:
+    return tuple(Test(kind="generate", tokens=_STEPS, sequences=count) for count in counts)
 
 
 def _tests(depth: int, answer: int, *prompts: int) -> tuple[Test, ...]:

@@ -95,11 +95,11 @@ class Sitting:
     engine refused.
     """
 
-    def __init__(self, bench: Bench, settings: Settings, graphs_of: GraphsOf, reference: Layout | None) -> None:
+    def __init__(self, bench: Bench, settings: Settings, graphs_of: GraphsOf, reference: Layout) -> None:
         self._bench = bench
         self._settings = settings
         self._graphs_of = graphs_of
-        self._reference = None if reference is None else ReferenceRuns(bench, reference, settings)
+        self._reference = ReferenceRuns(bench, reference, settings)
         self._staying: list[ProbeRun] = []
         self._coming: Iterator[ProbeRun] = iter(())
         self._rounds = 0
@@ -165,8 +165,6 @@ class Sitting:
         return iter([run for run in reversed(self._staying) if not run.long] if back else self._staying)
 
     def _glance(self) -> None:
-        if self._reference is None:
-            return
         first = not self.glances
         if first:
             self._reference.glance()  # touches everything

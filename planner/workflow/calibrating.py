@@ -20,13 +20,12 @@ from planner.measure.calibration_design import Probe, probes
 from planner.measure.lock import measurement_lock
 from planner.measure.store import MeasurementStore
 from planner.measure.threads import choose_threads, kept_choice
-from planner.types.machine import Machine
 from planner.types.measurement import Test
 from planner.types.model import Quantization
 from planner.types.settings import Settings
 from planner.workflow.costing import signature_here
 from planner.workflow.session import Session, open_session, remembered
-from planner.workflow.timing import Progress, last_level_cache_bytes, trial_of
+from planner.workflow.timing import Progress, core_cache_bytes, last_level_cache_bytes, trial_of
 
 __all__ = ["calibrate", "calibrate_session", "graph_of", "kept"]
 
@@ -106,7 +105,7 @@ def calibrate_session(
             graphs_of,
             signature=signature_here(session, settings),
             budget_s=max(_LEAST_S, until - time.monotonic()),
-            near_bytes=_near_bytes(session.machine),
+            near_bytes=core_cache_bytes(session.machine),
             room_bytes=session.machine.memory.usable_bytes // _ROOM_SHARE,
             effort=effort,
             progress=told,
@@ -144,12 +143,6 @@ def _settings(session: Session, bench: Bench, threads: int | None, *, trial_s: f
         return msgspec.structs.replace(settings, threads=threads, threads_batch=threads, openmp_wait=waiting)
     choice = choose_threads(bench, trial_of(session), settings, usable_threads=usable, store=store, budget_s=trial_s)
     return choice.applied(settings)
-
-
-def _near_bytes(found: Machine) -> int:
-    """The second-level cache of one core, 0 where nobody tells."""
-    sizes = [cache.size_bytes for cache in found.cpu.caches if cache.level == 2 and cache.kind != "instruction"]
-    return min(sizes, default=0)
 
 
 def graph_of(test: Test, settings: Settings) -> GraphQuestion:

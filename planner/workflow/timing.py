@@ -29,6 +29,7 @@ __all__ = [
     "Effort",
     "Progress",
     "Timed",
+    "core_cache_bytes",
     "last_level_cache_bytes",
     "reference_of",
     "subject_of",
@@ -305,6 +306,12 @@ def _described(session: Session, file: Path | None) -> Described:
         backends=",".join(backends) or "CPU",
         model_filename=None if file is None else str(file),
     )
+
+
+def core_cache_bytes(machine: Machine) -> int:
+    """The second-level cache of one core, 0 where nobody tells."""
+    sizes = [cache.size_bytes for cache in machine.cpu.caches if cache.level == 2 and cache.kind != "instruction"]
+    return min(sizes, default=0)
 
 
 def last_level_cache_bytes(machine: Machine) -> int:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.graphs import Graph, Node, Operand
-from planner.estimate.costs import COLUMN_KNOTS, COUNTING, EXPERT_KNOTS, Near, amounts, between
+from planner.estimate.costs import COLUMN_KNOTS, COUNTING, EXPERT_KNOTS, amounts, between
+from planner.estimate.costs_attention import Near
 from planner.gguf.ggml_types import tensor_bytes
 
 

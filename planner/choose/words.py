@@ -72,7 +72,9 @@ def _reason(part: str, winner: Considered, loser: Considered, lead: str) -> Reas
     if part == "credit":
         return _credit_reason(winner, loser, lead)
     if part == "capability":
-        text = f"the index of {who} is higher, {_span(winner.index)} against {_span(loser.index)}"
+        # What is surer counts more, so an index that counts more may be the lower one.
+        more = "higher" if winner.index.value > loser.index.value else "surer"
+        text = f"the index of {who} is {more}, {_span(winner.index)} against {_span(loser.index)}"
         return Reason(code="lower-rank", text=f"{lead}: {text}", rule="index")
     if part == "retention":
         kept, keeps = percent(loser.factors.retention), percent(winner.factors.retention)

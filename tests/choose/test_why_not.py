@@ -5,9 +5,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from planner.choose.evaluate import evaluate
 from planner.choose.why_not import why_not
+from planner.choose.words import decided_by
 from planner.types.plan import Goal
 
 
@@ -129,6 +131,17 @@ def test_every_loser_names_the_rule_that_decided(
             *(why_not(evaluation, quality, model, q) for q in quantizations),
         ]
         assert all(answer.reason.rule or answer.reason.code == "best" for answer in answers)
+
+
+def test_an_index_that_counts_more_and_is_lower_is_called_surer_and_not_higher(desktop):
+    """84 (80 to 87) went ahead of 85 (78 to 89), and a plan called it the higher one."""
+    other = next(each for each in desktop.considered if each.index.value > 1)
+    sure = structs.replace(other.index, value=other.index.value - 1)
+    winner = structs.replace(other, index=sure, factors=other.factors._replace(capability=99.0))
+    assert "is surer" in decided_by(winner, other).text
+    assert (
+        "is higher" in decided_by(structs.replace(winner, index=other.index), structs.replace(other, index=sure)).text
+    )
 
 
 def test_few_bits_are_named_as_such(desktop, catalogue, quality):

@@ -17,6 +17,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from speed_report import at_pace_of
 
 from planner.files import atomic_write
 from planner.render.report.charts.depth import at_depths, between_depths
@@ -69,25 +70,29 @@ def main() -> int:
 
 
 def read(done: Mapping[str, Any]) -> tuple[Point, ...]:
-    """Every test that was both timed and predicted, by the first of the longest calibrations that were recorded."""
+    """Every test that was both timed and predicted, by the first of the longest calibrations that were recorded.
+
+    Runs are compared with it as ratios to the reference (``speed_report.py``) and drawn at the record's usual pace.
+    """
     found = []
     for name, model in done["models"].items():
         first = model["passes"][0]["predicted_ns"]
-        predicted = first[max(first, key=int)]
+        longest = max(first, key=int)
+        predicted = first[longest]
         for test, (_, _, tokens) in TESTS.items():
             told, took = predicted.get(test), model["took_ns"].get(test)
             if told is None or took is None:
                 continue
+            ratios = at_pace_of(done, model, test, (0, longest))
+            usual = took / median(ratios)
             # A longer time is a lower speed: the ends of the interval change places.
-            middle, short, long = told
-            passes = [*model["passes"], *model.get("again", ())]
-            samples = [ns for each in passes for ns in each["samples_ns"].get(test, ())]
+            middle, short, long = (usual * ns for ns in told)
             found.append(
                 Point(
                     model=name,
                     test=test,
                     measured=tokens * 1e9 / took,
-                    samples=tuple(tokens * 1e9 / each for each in samples),
+                    samples=tuple(tokens * 1e9 / (usual * each) for each in ratios),
                     predicted=tokens * 1e9 / middle,
                     low=tokens * 1e9 / long,
                     high=tokens * 1e9 / short,

@@ -1,15 +1,25 @@
 """Errors of predicted speeds in tables: by test, by architecture, by seconds of calibration, and beside the rivals.
 
 An error is |measured ÷ predicted − 1| of the time. Each pass of the record has calibrations of its own, so each model
-and test is predicted as often as there are passes; the truth is the median over all of them. What a rival does not
-predict (prompts, depth, batches) has no row.
+and test is predicted as often as there are passes; the truth is the median over all of them.
+
+Predicted and measured are ratios to the same phantom, the reference that was timed in the calibration and beside every
+model: each run is brought to the pace of the calibration that it judges. Otherwise the table would tell how much the
+host changed between the two, which no calibration can know. What a plan of that hour would have said, at the paces that
+were known then, stands beside it, and so does what the calibration alone says.
+What a rival does not predict (prompts, depth, batches) has no row.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["LIMITS", "failures", "report"]
+import msgspec
+
+from planner.measure.pace import pace
+from planner.types.measurement import Reference
+
+__all__ = ["LIMITS", "at_pace_of", "failures", "report"]
 
 LIMITS = {"tg": (0.05, 0.12), "pp512": (0.08, 0.20), "tg@8192": (0.10, None), "batch": (0.10, None)}
 """The median and the 90th percentile that the issue asks for, by test; a batch is 2, 4 or 8 sequences."""
@@ -17,51 +27,84 @@ COVERAGE = (0.75, 0.85)
 _HEAD = f"{'test':10} {'n':>4} {'median':>8} {'p90':>8} {'worst':>8} {'bias':>8} {'covered':>8}"
 _LLMFIT_SHARE, _WHICHLLM = 0.55, 18e9
 
+Basis = Literal["reference", "told", "calibrated"]
+"""What a prediction is compared at: the pace that the reference shows beside every run; the pace that was known before
+the model was timed; the calibration's own, as if it were usual."""
+
 Rows = list[tuple[str, str, float, bool]]
 """Model, architecture, signed error, and whether the interval held the truth."""
 
 
 def rows(
-    done: Mapping[str, Any], calibration: str, test: str, *, unseen: bool = False, as_calibrated: bool = False
+    done: Mapping[str, Any], calibration: str, test: str, *, unseen: bool = False, basis: Basis = "reference"
 ) -> Rows:
-    """What calibrations of so many seconds said about one test (``batch``: all three) beside what was measured.
-
-    At the pace that was known to be usual then, or ``as_calibrated``, as if nothing but the calibration were known.
-    """
+    """What calibrations of so many seconds said about one test (``batch``: all three) beside what was measured."""
     found: Rows = []
     for name, model in done["models"].items():
         if unseen and model["seen"]:
             continue
-        for key, took in model["took_ns"].items():
+        for key in model["took_ns"]:
             if key != test and not (test == "batch" and key.startswith("x")):
                 continue
-            for each in model["passes"]:
+            for number, each in enumerate(model["passes"]):
                 told = each["predicted_ns"].get(calibration, {}).get(key)
                 if told is not None:
-                    factor = 1.0 if as_calibrated else _pace(each, calibration)
-                    middle, low, high = (factor * ns for ns in told)
+                    middle, low, high = told
+                    took = _took(done, model, key, (number, calibration), basis)
                     found.append((name, model["architecture"], took / middle - 1, low <= took <= high))
     return found
 
 
-def _pace(entry: Mapping[str, Any], calibration: str) -> float:
-    return float(entry["pace"][calibration])
+def _took(
+    done: Mapping[str, Any], model: Mapping[str, Any], test: str, calibrated: tuple[int, str], basis: Basis
+) -> float:
+    """What a test takes at the pace of the calibration of that pass and of so many seconds."""
+    number, seconds = calibrated
+    if basis == "reference":
+        return median(at_pace_of(done, model, test, calibrated))
+    known = model["passes"][number]["pace"][seconds] if basis == "told" else 1.0
+    return float(model["took_ns"][test] / known)
 
 
-def between_passes(done: Mapping[str, Any], test: str) -> Rows:
-    """What the median of each pass would have said of the median of the others: what the machine itself changed."""
+def at_pace_of(
+    done: Mapping[str, Any], model: Mapping[str, Any], test: str, calibrated: tuple[int, str]
+) -> list[float]:
+    """Nanoseconds of every run of a test, at the pace of the calibration of that pass and of so many seconds."""
+    number, seconds = calibrated
+    own = _reference(done["calibrated_at"][number][seconds])
+    return [
+        ns / pace(_reference(each["reference"]), own)
+        for each in model["passes"]
+        for ns in each["samples_ns"].get(test, ())
+    ]
+
+
+def _reference(told: Mapping[str, Any]) -> Reference:
+    return msgspec.convert(told, Reference)
+
+
+def between_passes(done: Mapping[str, Any], test: str, *, basis: Basis = "reference") -> Rows:
+    """What the median of each pass would have said of the median of the others: of one that really times the model."""
     found: Rows = []
     for name, model in done["models"].items():
         for key in model["took_ns"]:
             if key != test and not (test == "batch" and key.startswith("x")):
                 continue
-            passes = [*model["passes"], *model.get("again", ())]
-            samples = [each["samples_ns"][key] for each in passes if each["samples_ns"].get(key)]
+            samples = [_of_pass(each, key, basis) for each in model["passes"] if each["samples_ns"].get(key)]
             for number, own in enumerate(samples):
                 others = [ns for place, each in enumerate(samples) if place != number for ns in each]
                 if others:
                     found.append((name, model["architecture"], median(others) / median(own) - 1, True))
     return found
+
+
+def _of_pass(entry: Mapping[str, Any], test: str, basis: Basis) -> list[float]:
+    """The runs of one pass; at the reference's pace as multiples of a machine whose reference takes a nanosecond."""
+    samples: list[float] = entry["samples_ns"][test]
+    if basis != "reference":
+        return samples
+    here = pace(_reference(entry["reference"]), Reference(generate_ns=(1.0,), prompt_ns=(1.0,)))
+    return [ns / here for ns in samples]
 
 
 def report(done: Mapping[str, Any]) -> str:
@@ -73,16 +116,20 @@ def report(done: Mapping[str, Any]) -> str:
     everything = [row for test in LIMITS for row in rows(done, longest, test)]
     lines += [_line("all", everything), "", "models that were not known while the arithmetic was written"]
     lines += [_line(test, rows(done, longest, test, unseen=True)) for test in LIMITS]
-    lines += ["", "as calibrated, without the pace of other occasions"]
-    lines += [_line(test, rows(done, longest, test, as_calibrated=True)) for test in LIMITS]
-    lines += ["", "what a pass would have said of the others: the machine's own changes"]
+    lines += ["", "as a plan of that hour would have told, at the paces known then: the host's changes since count"]
+    lines += [_line(test, rows(done, longest, test, basis="told")) for test in LIMITS]
+    lines += ["", "as calibrated, as if no other occasion were known"]
+    lines += [_line(test, rows(done, longest, test, basis="calibrated")) for test in LIMITS]
+    lines += ["", "what a pass, which really times every model, would have said of the others, at the reference's pace"]
     lines += [_line(test, found) for test in LIMITS if (found := between_passes(done, test))]
+    lines += ["", "and without it: what the machine itself changed"]
+    lines += [_line(test, found) for test in LIMITS if (found := between_passes(done, test, basis="told"))]
     lines += ["", "by architecture (all tests)"]
     for architecture in sorted({row[1] for row in everything}):
         lines.append(_line(architecture, [row for row in everything if row[1] == architecture]))
     lines += ["", "by model: error of each test, by the first pass's calibration and the next ones'"]
     for name, model in done["models"].items():
-        told = [f"{key} {_errors(model, longest, key)}" for key in model["took_ns"]]
+        told = [f"{key} {_errors(done, model, longest, key)}" for key in model["took_ns"]]
         lines.append(f"{name:36} {1e9 / model['took_ns']['tg']:7.2f} tok/s  " + "  ".join(told))
     lines += ["", "median error by seconds of calibration"]
     for seconds in sorted(_calibrations(done), key=int):
@@ -95,12 +142,11 @@ def report(done: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _errors(model: Mapping[str, Any], calibration: str, test: str) -> str:
+def _errors(done: Mapping[str, Any], model: Mapping[str, Any], calibration: str, test: str) -> str:
     told = [each["predicted_ns"].get(calibration, {}).get(test) for each in model["passes"]]
-    paces = [_pace(each, calibration) for each in model["passes"]]
     return "/".join(
-        "?" if each is None else f"{model['took_ns'][test] / (pace * each[0]) - 1:+.0%}"
-        for each, pace in zip(told, paces, strict=True)
+        "?" if each is None else f"{_took(done, model, test, (number, calibration), 'reference') / each[0] - 1:+.0%}"
+        for number, each in enumerate(told)
     )
 
 

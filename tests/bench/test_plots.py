@@ -14,7 +14,12 @@ SVG = "{http://www.w3.org/2000/svg}"
 @pytest.fixture(scope="module")
 def plots():
     """The program's own functions."""
-    return runpy.run_path(str(BENCH / "plots.py"), run_name="plots")
+    sys.path.insert(0, str(BENCH))
+    try:
+        yield runpy.run_path(str(BENCH / "plots.py"), run_name="plots")
+    finally:
+        sys.path.remove(str(BENCH))
+        sys.modules.pop("speed_report", None)
 
 
 @pytest.fixture
@@ -22,16 +27,19 @@ def done():
     """Two models; one was not timed at depth, and one test was not predicted."""
     times = {"tg": [1e8, 0.9e8, 1.1e8], "tg@8192": [2e8, 1.9e8, 2.2e8], "pp512": [5.12e9, 5e9, 5.3e9]}
     samples = {name: [value, value * 1.01] for name, (value, _, _) in times.items()}
+    reference = {"generate_ns": [5e6], "prompt_ns": [1.5e6]}
     return {
+        "calibrated_at": [{"46": reference}],
         "models": {
             "first Q8_0": {
                 "took_ns": {"tg": 1e8, "tg@8192": 2e8, "pp512": 5.12e9},
-                "passes": [{"samples_ns": samples, "predicted_ns": {"46": times, "5": {}}}],
+                "passes": [{"samples_ns": samples, "reference": reference, "predicted_ns": {"46": times, "5": {}}}],
             },
             "second Q4_0": {
                 "took_ns": {"tg": 5e7, "x4": 1e8},
                 "passes": [
                     {
+                        "reference": reference,
                         "samples_ns": {"tg": [5e7], "x4": [1e8]},
                         "predicted_ns": {"46": {"tg": [5e7, 4e7, 6e7], "x4": None}},
                     }

@@ -2,7 +2,8 @@
 
 The claims: decode is predicted with a median error of 5 % at most (90 % within 12 %), pp512 with 8 % (20 %),
 decode at a depth of 8192 from depths of 2048 at most with 10 %, batches of 2, 4 and 8 sequences with 10 %, and 75 to 85
-of 100 results lie in the 80 % interval. Refuted by a run in which one of these does not hold.
+of 100 results lie in the 80 % interval. Refuted by a run in which one of these does not hold, whether as plans of that
+hour told or as ratios to the reference.
 
 Everything is done in passes. Each begins with a calibration of its own, from which every model is predicted, and
 then times every model for some seconds; what counts as the truth is the median over all passes. The speed of a virtual

@@ -268,7 +268,7 @@ def _solved(runs: Sequence[ProbeRun], glances: Sequence[Glance], near: Near) -> 
             took_ns=each.typical,
             doubt=math.hypot(_LEAST_DOUBT, each.doubt),
         )
-        for run, each in zip(runs, found, strict=False)
+        for run, each in zip(runs, found[: len(runs)], strict=True)
     ]
     if not glances:
         return timings, None

@@ -1,28 +1,16 @@
 """The judge of attention's law: it finds the costs again that times are made of, and a record that is off fails."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from planner.estimate.costs_attention import Near
 
+PROGRAM = "attention"
 ROOT = Path(__file__).parents[2]
 NEAR, CACHE_BYTES = Near(1 << 20, 2), 32 << 20
 COSTS_NS = (0.02, 9.0, 0.06, 50.0, 7.0)
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """``bench/attention.py``."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        yield importlib.import_module("attention")
-    finally:
-        sys.path.remove(str(ROOT / "bench"))
-        sys.modules.pop("attention", None)
 
 
 def made(bench, near):

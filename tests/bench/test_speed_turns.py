@@ -1,7 +1,6 @@
 """Turns of the speed proof: what is open together has room, and each model is timed as often as the others."""
 
 import functools
-import importlib
 import sys
 from pathlib import Path
 
@@ -13,19 +12,7 @@ from hypothesis import strategies as st
 from planner import catalogue
 from planner.types.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """``bench/speed_turns.py``."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        yield importlib.import_module("speed_turns")
-    finally:
-        sys.path.remove(str(ROOT / "bench"))
-        for name in ("speed_turns", "speed_subjects"):
-            sys.modules.pop(name, None)
+PROGRAM = "speed_turns"
 
 
 @functools.cache

@@ -44,6 +44,7 @@ from planner import catalogue
 from planner.engine.graphs import Graph, GraphQuestion, Graphs
 from planner.estimate.costs_speeds import batch_time, generate_time, prompt_time
 from planner.estimate.costs_table import CostTable, Took
+from planner.estimate.memory import host_memory
 from planner.measure.calibration import Calibration
 from planner.measure.calibration_design import reference_layout
 from planner.measure.pace import usual_pace
@@ -110,7 +111,7 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
     calibrations = _calibrations(session, number, options)
     _note_pace(done, number, calibrations)
     run = Run(session, calibrations)
-    timed = [Timed(subject, run.layout(subject)) for subject in missing]
+    timed = [Timed(subject, run.layout(subject), run.open_bytes(subject)) for subject in missing]
     for group in groups(timed, int(OPEN_SHARE * session.machine.memory.usable_bytes)):
         print(f"pass {number + 1}: {', '.join(each.subject.name for each in group)}", flush=True)
         known = run.paces(_references(done))
@@ -254,6 +255,20 @@ class Run:
         known = self._session.sources.catalogue
         model, quantization = known.model(subject.model), known.quantization(subject.quantization)
         return self._session.oracle.typed_layout(known.shape_key(model), lambda: known.layout(model), quantization)
+
+    def open_bytes(self, subject: Subject) -> int:
+        """What the engine allocates for a subject at depth or for all sequences, and the file that it maps."""
+        known, oracle = self._session.sources.catalogue, self._session.oracle
+        model, quantization = known.model(subject.model), known.quantization(subject.quantization)
+        asked = known.shape_key(model), lambda: known.layout(model)
+        weights = oracle.weights(*asked, quantization, self.settings)
+        wanted = [self.settings, together(self.settings, max(SEQUENCES))]
+        return max(
+            host_memory(
+                own, weights, buffers, buffers, process_bytes=0, available_bytes=None, tokenizer=False
+            ).total_bytes
+            for own, buffers in zip(wanted, oracle.buffers(*asked, wanted, quantization), strict=True)
+        )
 
     def predicted(self, subject: Subject) -> dict[str, dict[str, list[float] | None]]:
         """Nanoseconds of each test with their interval, as each calibration has them."""

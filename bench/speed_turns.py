@@ -37,8 +37,6 @@ _ROUNDS = 4
 """How often each model has its turn. In each an answer is timed before everything else and after it."""
 _PROMPTS = 2
 _MOST_SECONDS = 600
-_CACHE_BYTES = 1 << 30
-"""What a model takes beside its weights, within a quarter: the cache of the depth, and what the engine computes in."""
 
 _ANSWER = Test(kind="generate", tokens=TOKENS)
 _DEEP = Test(kind="generate", tokens=DEEP_TOKENS, depth=DEPTH)
@@ -46,15 +44,14 @@ _PROMPT = Test(kind="prompt", tokens=512)
 
 
 class Timed(NamedTuple):
-    """A phantom to time: which one, and its shape with the types of its weights."""
+    """A phantom to time: which one, its shape with the types of its weights, and what it takes while it is open.
+
+    ``open_bytes`` are the engine's own, and the file's, which stays mapped beside a repacked copy.
+    """
 
     subject: Subject
     layout: Layout
-
-    @property
-    def open_bytes(self) -> int:
-        """What it takes while it is open: its weights, the copy that repacking makes of most of them, its cache."""
-        return 2 * weights_bytes(self.layout) + _CACHE_BYTES
+    open_bytes: int
 
 
 def groups(wanted: Sequence[Timed], usable_bytes: int) -> list[list[Timed]]:

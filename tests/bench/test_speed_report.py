@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = "speed_report"
-RECORD = Path(__file__).parents[2] / "bench" / "results" / "speed.json"
+RECORD = Path(__file__).parents[2] / "bench" / "results" / "speed_earlier.json"
 QUIET = {"generate_ns": [4e6], "prompt_ns": [1.2e6]}
 
 

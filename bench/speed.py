@@ -116,7 +116,7 @@ def _pass(session: Session, number: int, options: argparse.Namespace, done: dict
         print(f"pass {number + 1}: {', '.join(each.subject.name for each in group)}", flush=True)
         known = run.paces(_references(done))
         found = time_group(group, run.settings, run.reference, session.engine_python)
-        for subject, _ in group:
+        for subject in (each.subject for each in group):
             row = done["models"].setdefault(subject.name, run.facts(subject) | {"passes": []})
             told = {"predicted_ns": run.predicted(subject), "pace": known}
             row["passes"].append(found[subject.name] | told)
